@@ -1,0 +1,74 @@
+"""Per-sample gradients of any parameter by autograd: slow, and obviously right."""
+
+import warnings
+
+import torch
+from torch.func import functional_call, vjp, vmap
+
+from .inputs import forward, n_rows, take
+
+CHUNK_NUMBERS = 2**25  # per-sample gradient entries that one vmap chunk may hold
+
+
+def batched_gradients(module, names, x, v):
+    """Gradients of the named parameters by ``vmap``: dict of (n, R, P) tensors.
+
+    Raises whatever ``vmap`` raises where it doesn't work.
+    """
+    parameters = {name: p.detach() for name, p in module.named_parameters() if name in names}
+
+    def one_sample(x_i, v_i):
+        row = {k: t[None] for k, t in x_i.items()} if isinstance(x_i, dict) else x_i[None]
+
+        def logits(parameters):
+            return forward(_Substituted(module, parameters), row)[0]
+
+        _, pullback = vjp(logits, parameters)
+        pulled = [pullback(v_ir)[0] for v_ir in v_i]
+        return {name: torch.stack([p[name].flatten() for p in pulled]) for name in parameters}
+
+    numbers = v.shape[1] * sum(p.numel() for p in parameters.values())
+    chunk = max(1, CHUNK_NUMBERS // max(1, numbers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vmap warns of operators that it runs in a loop
+        return vmap(one_sample, chunk_size=min(chunk, len(v)))(x, v)
+
+
+class _Substituted:
+    """The module called with other parameter values, in either calling convention."""
+
+    def __init__(self, module, parameters):
+        self.module, self.parameters = module, parameters
+
+    def __call__(self, *args, **kwargs):
+        return functional_call(self.module, self.parameters, args, kwargs)
+
+
+def looped_gradients(module, names, x, v):
+    """The same as `batched_gradients`, one sample and one backward pass at a time."""
+    parameters = {name: p for name, p in module.named_parameters() if name in names}
+    n, n_cotangents = v.shape[:2]
+    out = {
+        name: v.new_zeros(n, n_cotangents, p.numel()) for name, p in parameters.items()
+    }
+    for i in range(n_rows(x)):
+        logits = forward(module, take(x, slice(i, i + 1)))
+        if not logits.requires_grad:
+            continue
+        for r in range(n_cotangents):
+            gradients = torch.autograd.grad(
+                logits,
+                list(parameters.values()),
+                v[i : i + 1, r],
+                retain_graph=r < n_cotangents - 1,
+                allow_unused=True,
+            )
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    out[name][i, r] = densified(gradient).flatten()
+    return out
+
+
+def densified(gradient):
+    """Embeddings with ``sparse=True`` give sparse gradients."""
+    return gradient.to_dense() if gradient.layout != torch.strided else gradient

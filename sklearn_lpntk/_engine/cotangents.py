@@ -1,0 +1,94 @@
+"""Cotangents: the scalar functions of the logits whose gradients the kernel compares.
+
+A cotangent maps logits of shape (n, K) and label columns of shape (n,) to an array of
+shape (n, R, K); the feature of sample i and cotangent r is ``J(x_i)^T v[i, r]``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Cotangent:
+    """A named cotangent; ``function`` returns (n, K) or (n, R, K)."""
+
+    name: str
+    function: Callable
+    needs_y: bool
+
+    def __call__(self, logits, y):
+        v = self.function(logits, y)
+        if not isinstance(v, torch.Tensor):
+            v = torch.as_tensor(v)
+        v = v.to(dtype=logits.dtype, device=logits.device)
+        n, n_logits = logits.shape
+        if v.ndim == 2:
+            v = v.unsqueeze(1)
+        if v.ndim != 3 or v.shape[0] != n or v.shape[2] != n_logits:
+            raise ValueError(
+                f"The cotangent {self.name!r} returned shape {tuple(v.shape)} for logits of "
+                f"shape {(n, n_logits)}; return (n, K) or (n, R, K)."
+            )
+        return v
+
+
+def _one_hot(y, n_logits, dtype):
+    return torch.nn.functional.one_hot(y, n_logits).to(dtype)
+
+
+def _lpntk(logits, y):
+    # Eq. 3, second line: s(y) / sqrt(K), s = -1 everywhere and +1 at y
+    n_logits = logits.shape[1]
+    if n_logits == 1:
+        return (2 * y - 1).to(logits.dtype).unsqueeze(1)
+    return (2 * _one_hot(y, n_logits, logits.dtype) - 1) / n_logits**0.5
+
+
+def _pntk(logits, y):
+    return torch.full_like(logits, logits.shape[1] ** -0.5)
+
+
+def _pntk_first(logits, y):
+    v = torch.zeros_like(logits)
+    v[:, 0] = 1
+    return v
+
+
+def _loss_gradient(logits, y):
+    # a softmax over one logit is constant: there the loss is the logistic one
+    if logits.shape[1] == 1:
+        return torch.sigmoid(logits) - y.to(logits.dtype).unsqueeze(1)
+    return torch.softmax(logits, 1) - _one_hot(y, logits.shape[1], logits.dtype)
+
+
+def _entk(logits, y):
+    n, n_logits = logits.shape
+    eye = torch.eye(n_logits, dtype=logits.dtype, device=logits.device)
+    return eye.expand(n, -1, -1)
+
+
+COTANGENTS = {
+    c.name: c
+    for c in (
+        Cotangent("lpntk", _lpntk, needs_y=True),
+        Cotangent("pntk", _pntk, needs_y=False),
+        Cotangent("pntk_first", _pntk_first, needs_y=False),
+        Cotangent("loss_gradient", _loss_gradient, needs_y=True),
+        Cotangent("entk", _entk, needs_y=False),
+    )
+}
+
+
+def find_cotangent(kernel):
+    """The cotangent of a kernel name, or a callable ``(logits, y) -> (n, K) or (n, R, K)``."""
+    if callable(kernel):
+        name = getattr(kernel, "__name__", type(kernel).__name__)
+        return Cotangent(name, kernel, needs_y=False)
+    if kernel not in COTANGENTS:
+        raise ValueError(
+            f"Unknown kernel {kernel!r}; use one of {sorted(COTANGENTS)} or a callable "
+            "(logits, y) -> (n, K) or (n, R, K)."
+        )
+    return COTANGENTS[kernel]

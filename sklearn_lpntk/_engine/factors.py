@@ -1,0 +1,258 @@
+"""How per-sample gradients are stored and multiplied.
+
+A factor holds, for one layer (or one parameter), the gradients of n samples and R
+cotangents each; rows are sample-major, so row ``i * R + r`` is cotangent r of sample i.
+Every factor can add its part of the kernel to a tile (`add_gram`), sum its rows with
+weights into one flat gradient (`weighted_sum`), multiply its rows with such a gradient
+(`dot`), and write its rows out (`materialise`).
+"""
+
+import torch
+
+MIN_ROWS = 16  # sgemm is bit-stable in the choice of rows from here on, not below
+COLUMN_BLOCK = 8192  # long dot products are accumulated in blocks: less rounding
+
+
+class Dense:
+    """Materialised gradients, an array of shape (n * R, P)."""
+
+    def __init__(self, phi, n_cotangents):
+        self.phi, self.n_cotangents = phi, n_cotangents
+
+    @property
+    def n_samples(self):
+        return self.phi.shape[0] // self.n_cotangents
+
+    @property
+    def n_columns(self):
+        return self.phi.shape[1]
+
+    @property
+    def tensors(self):
+        return [self.phi]
+
+    def take(self, rows):
+        return Dense(_take_samples(self.phi, rows, self.n_cotangents, 0), self.n_cotangents)
+
+    def zeros(self, n_samples):
+        phi = self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns)
+        return Dense(phi, self.n_cotangents)
+
+    @staticmethod
+    def cat(factors):
+        if len(factors) == 1:
+            return factors[0]
+        return Dense(torch.cat([f.phi for f in factors]), factors[0].n_cotangents)
+
+    def materialise(self):
+        return self
+
+    def weighted_sum(self, weights):
+        return weights.reshape(-1) @ self.phi
+
+    def dot(self, flat):
+        return (self.phi @ flat).unflatten(0, (-1, self.n_cotangents))
+
+    def add_gram(self, other, out):
+        for start in range(0, self.n_columns, COLUMN_BLOCK):
+            block = slice(start, start + COLUMN_BLOCK)
+            out.addmm_(self.phi[:, block], other.phi[:, block].T)
+
+
+class Outer:
+    """Sums of outer products ``sum_t g_t a_t^T``, kept as the two lists of vectors.
+
+    ``a`` has shape (T, n, D) and ``g`` (T, n * R, O): position-major, so that the rows of
+    one position are one matrix. The activations do not depend on the cotangent.
+    """
+
+    def __init__(self, a, g, n_cotangents):
+        self.a, self.g, self.n_cotangents = a, g, n_cotangents
+
+    @property
+    def n_samples(self):
+        return self.a.shape[1]
+
+    @property
+    def n_columns(self):
+        return self.g.shape[2] * self.a.shape[2]
+
+    @property
+    def tensors(self):
+        return [self.a, self.g]
+
+    def take(self, rows):
+        a = _take_samples(self.a, rows, 1, 1)
+        g = _take_samples(self.g, rows, self.n_cotangents, 1)
+        return type(self)._like(self, a, g)
+
+    def _like(self, a, g):
+        return Outer(a, g, self.n_cotangents)
+
+    def zeros(self, n_samples):
+        return self._like(
+            self.a.new_zeros(1, n_samples, *self.a.shape[2:]),
+            self.g.new_zeros(1, n_samples * self.n_cotangents, self.g.shape[2]),
+        )
+
+    @staticmethod
+    def cat(factors):
+        if len(factors) == 1:
+            return factors[0]
+        # a network that branches gives fewer positions to some batches: g = 0 there
+        n_positions = max(len(f.a) for f in factors)
+        a = torch.cat([_pad_positions(f.a, n_positions) for f in factors], 1)
+        g = torch.cat([_pad_positions(f.g, n_positions) for f in factors], 1)
+        return factors[0]._like(a, g)
+
+    def materialise(self):
+        phi = torch.einsum("tnro,tnd->nrod", self._g_by_sample(), self.a)
+        return Dense(phi.reshape(self.g.shape[1], -1), self.n_cotangents)
+
+    def weighted_sum(self, weights):
+        g = self._weighted_g(weights)
+        return (g.flatten(0, 1).T @ self.a.flatten(0, 1)).reshape(-1)
+
+    def _weighted_g(self, weights):
+        return (self._g_by_sample() * weights.unsqueeze(2)).sum(2)
+
+    def _g_by_sample(self):
+        return self.g.unflatten(1, (self.n_samples, self.n_cotangents))
+
+    def dot(self, flat):
+        images = self._images(flat)
+        return (self._g_by_sample() * images.unsqueeze(2)).sum((0, 3))
+
+    def _images(self, flat):
+        """The flat gradient, as a matrix, applied to every activation: (T, n, O)."""
+        return self.a @ flat.view(self.g.shape[2], -1).T
+
+    def add_gram(self, other, out):
+        R = self.n_cotangents
+        longest = max(len(self.a), len(other.a)) * R
+        step = max(MIN_ROWS, 1024 // longest)  # the (T n R, T n R) products stay in cache
+        for rows in _even_slices(self.n_samples, step):
+            for cols in _even_slices(other.n_samples, step):
+                tile = out[rows.start * R : rows.stop * R, cols.start * R : cols.stop * R]
+                self._add_gram_tile(other, rows, cols, tile)
+
+    def _add_gram_tile(self, other, rows, cols, out):
+        R, n, m = self.n_cotangents, rows.stop - rows.start, cols.stop - cols.start
+        g_rows = slice(rows.start * R, rows.stop * R)
+        g_cols = slice(cols.start * R, cols.stop * R)
+        left = self._activation_gram(other, rows, cols)
+        right = _position_gram(self.g[:, g_rows], other.g[:, g_cols])
+        out = out.unflatten(0, (n, R)).unflatten(2, (m, R))
+        for t in range(len(self.a)):
+            a_rows = left[t * n : (t + 1) * n]
+            g_t = right[t * n * R : (t + 1) * n * R]
+            for u in range(len(other.a)):
+                a_tu = a_rows[:, u * m : (u + 1) * m]
+                g_tu = g_t[:, u * m * R : (u + 1) * m * R]
+                g_tu = g_tu.unflatten(0, (n, R)).unflatten(2, (m, R))
+                out.addcmul_(a_tu[:, None, :, None], g_tu)
+
+    def _activation_gram(self, other, rows, cols):
+        return _position_gram(self.a[:, rows], other.a[:, cols])
+
+
+class Lookup(Outer):
+    """The rows of an embedding table: one-hot activations kept as indices, a: (T, n)."""
+
+    def __init__(self, a, g, n_cotangents, n_rows):
+        super().__init__(a, g, n_cotangents)
+        self.n_rows = n_rows
+
+    @property
+    def n_columns(self):
+        return self.n_rows * self.g.shape[2]
+
+    def _like(self, a, g):
+        return Lookup(a, g, self.n_cotangents, self.n_rows)
+
+    def materialise(self):
+        n_positions, rows, width = self.g.shape
+        sample = torch.arange(rows, device=self.g.device) // self.n_cotangents
+        target = torch.arange(rows, device=self.g.device) * self.n_rows + self.a[:, sample]
+        phi = self.g.new_zeros(rows * self.n_rows, width)
+        phi.index_add_(0, target.reshape(-1), self.g.reshape(n_positions * rows, width))
+        return Dense(phi.reshape(rows, -1), self.n_cotangents)
+
+    def weighted_sum(self, weights):
+        g = self._weighted_g(weights).flatten(0, 1)
+        total = g.new_zeros(self.n_rows, g.shape[1])
+        return total.index_add_(0, self.a.reshape(-1), g).reshape(-1)
+
+    def _images(self, flat):
+        return flat.view(self.n_rows, -1)[self.a]
+
+    def _activation_gram(self, other, rows, cols):
+        left, right = self.a[:, rows].reshape(-1), other.a[:, cols].reshape(-1)
+        return (left[:, None] == right[None, :]).to(self.g.dtype)
+
+
+def outer_factor(a, g, *, dense):
+    """The factor of ``a: (n, T, D)`` and ``g: (n, R, T, O)``.
+
+    ``dense=None`` chooses what costs fewer multiplications a pair of samples.
+    """
+    n, n_cotangents, n_positions, width = g.shape
+    depth = a.shape[2]
+    if dense is None:
+        dense = depth * width <= n_positions**2 * (depth + width)
+    if dense:
+        g = g.transpose(2, 3).reshape(n, n_cotangents * width, n_positions)
+        return Dense((g @ a).reshape(n * n_cotangents, width * depth), n_cotangents)
+    return Outer(a.transpose(0, 1).contiguous(), _position_major(g), n_cotangents)
+
+
+def lookup_factor(index, g, n_rows, *, dense):
+    """The factor of an embedding: ``index: (n, T)`` into a table of ``n_rows`` rows."""
+    n_positions, width = g.shape[2:]
+    factor = Lookup(index.T.contiguous(), _position_major(g), g.shape[1], n_rows)
+    if dense is None:
+        cheaper = n_rows * width <= n_positions**2 * (width + 1)
+        dense = cheaper and n_rows <= 8 * n_positions  # a table's gradient is mostly zeros
+    return factor.materialise() if dense else factor
+
+
+def _even_slices(n, step):
+    """Slices of nearly equal length, at most ``step``: none is left with a few rows."""
+    pieces = -(-n // step)
+    bounds = [n * k // pieces for k in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _position_major(g):
+    return g.permute(2, 0, 1, 3).reshape(g.shape[2], -1, g.shape[3])
+
+
+def _position_gram(x, y):
+    """Products of all rows of two (T, rows, P) stacks, accumulated in column blocks."""
+    x, y = x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])
+    if x.shape[1] <= COLUMN_BLOCK:
+        return x @ y.T
+    out = x.new_zeros(len(x), len(y))
+    Dense(x, 1).add_gram(Dense(y, 1), out)
+    return out
+
+
+def _take_samples(x, rows, n_cotangents, axis):
+    x = x.unflatten(axis, (-1, n_cotangents))
+    if isinstance(rows, slice):
+        x = x.narrow(axis, rows.start, rows.stop - rows.start)
+    else:
+        x = x.index_select(axis, rows)
+    return x.flatten(axis, axis + 1)
+
+
+def _pad_positions(x, n_positions):
+    if len(x) == n_positions:
+        return x
+    return torch.cat([x, x.new_zeros(n_positions - len(x), *x.shape[1:])])
+
+
+def pad_samples(factor, n_samples):
+    """The factor with rows of zeros appended, up to ``n_samples`` samples."""
+    missing = n_samples - factor.n_samples
+    return factor if missing <= 0 else factor.cat([factor, factor.zeros(missing)])

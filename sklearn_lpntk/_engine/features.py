@@ -1,0 +1,99 @@
+"""The features of a set of samples: their factors, layer by layer."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from .factors import MIN_ROWS, Dense, pad_samples
+
+
+class Features:
+    """Per-sample gradients of n samples and R cotangents each, as a dict of factors.
+
+    ``v`` are the cotangents, of shape (n, R, K), in the dtype and on the device of the
+    factors: a layer may be missing from the dict, they never are.
+    """
+
+    def __init__(self, factors, v):
+        self.factors, self.v = factors, v
+        self.n_samples, self.n_cotangents, self.n_logits = v.shape
+        self.dtype, self.device = v.dtype, v.device
+
+    @property
+    def n_columns(self):
+        """Dimension of the feature space: the number of parameters that count."""
+        return sum(factor.n_columns for factor in self.factors.values())
+
+    @property
+    def nbytes(self):
+        tensors = [t for f in self.factors.values() for t in f.tensors]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    @classmethod
+    def cat(cls, batches):
+        """Stack batches; a layer that some batch never called contributes zeros there."""
+        factors = {}
+        for key in dict.fromkeys(key for batch in batches for key in batch.factors):
+            some = next(b.factors[key] for b in batches if key in b.factors)
+            # popped: the parts of one layer are freed before the next one is stacked
+            parts = [b.factors.pop(key, None) or some.zeros(b.n_samples) for b in batches]
+            factors[key] = some.cat(parts)
+        return cls(factors, torch.cat([b.v for b in batches]))
+
+    def take(self, rows):
+        """The samples of a slice or an index tensor, in its order."""
+        factors = {key: factor.take(rows) for key, factor in self.factors.items()}
+        return Features(factors, self.v[rows])
+
+    def gram(self, other):
+        """The (n R, m R) kernel block with other features.
+
+        Bit-stable: an entry is the same whichever rows are computed beside it, for tiles
+        are padded to `MIN_ROWS` samples.
+        """
+        n, m, R = self.n_samples, other.n_samples, self.n_cotangents
+        rows, cols = max(n, MIN_ROWS), max(m, MIN_ROWS)
+        out = self.v.new_zeros(rows * R, cols * R)
+        for key, factor in self.factors.items():
+            if key in other.factors:
+                mate = other.factors[key]
+                pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
+        return out[: n * R, : m * R]
+
+    def materialise(self):
+        """phi of shape (n R, d), layer by layer in the order of the network."""
+        empty = self.v.new_zeros(self.n_samples * self.n_cotangents, 0)
+        return torch.cat([empty, *(f.materialise().phi for f in self.factors.values())], 1)
+
+    def times(self, other, V):
+        """``K V`` for the kernel with ``other`` and V of shape (m R, p), without the kernel.
+
+        One flat gradient a column of V: O(n d) multiplications instead of O(n m).
+        """
+        out = self.v.new_zeros(self.n_samples, self.n_cotangents, V.shape[1])
+        for key, factor in self.factors.items():
+            if key not in other.factors:
+                continue
+            for p in range(V.shape[1]):
+                weights = V[:, p].unflatten(0, (-1, self.n_cotangents))
+                out[:, :, p] += factor.dot(other.factors[key].weighted_sum(weights))
+        return out.flatten(0, 1)
+
+    def sketch(self, n_components, seed):
+        """Count sketch to ``n_components`` columns: inner products stay unbiased.
+
+        Every column of phi goes to a random component with a random sign, drawn anew for
+        each layer; the variance of an inner product is at most that of a dense random
+        projection of the same size, ``(|phi|^2 |phi'|^2 + (phi . phi')^2) / n_components``.
+        """
+        out = self.v.new_zeros(self.n_samples * self.n_cotangents, n_components)
+        for key, factor in self.factors.items():
+            # a child of the seed by the layer's name: independent of which layers a batch has
+            child = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(key.encode()),))
+            rng = np.random.default_rng(child)
+            target = rng.integers(n_components, size=factor.n_columns)
+            sign = rng.integers(2, size=factor.n_columns, dtype=np.int8) * 2 - 1
+            phi = factor.materialise().phi * torch.from_numpy(sign).to(self.device)
+            out.index_add_(1, torch.from_numpy(target).to(self.device), phi)
+        return Features({"sketch": Dense(out, self.n_cotangents)}, self.v)

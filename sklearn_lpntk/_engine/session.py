@@ -1,0 +1,84 @@
+"""Borrow a network: evaluation mode, frozen, and given back exactly as it was."""
+
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def borrowed(module):
+    """Evaluation mode with every parameter frozen; all state is restored on exit.
+
+    Restored, also after an exception: training flags, ``requires_grad``, parameters that a
+    forward pass rewrites (``nn.Embedding(max_norm=...)``), buffers, torch's and numpy's
+    global random state and torch's switches.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_torch_switches(module))
+        stack.enter_context(_random_state(module))
+        stack.callback(_restorer(module))
+        for child in module.modules():
+            child.training = False
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        yield
+
+
+def _restorer(module):
+    training = [(child, child.training) for child in module.modules()]
+    requires_grad = [(p, p.requires_grad) for p in module.parameters()]
+    buffers = [(child, dict(child._buffers)) for child in module.modules()]
+    values = [(t, t.clone()) for t in _rewritten_in_forward(module)]
+
+    def restore():
+        for child, flag in training:
+            child.training = flag
+        for child, saved in buffers:
+            child._buffers.update(saved)
+        for parameter, flag in requires_grad:
+            parameter.requires_grad_(flag)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+
+    return restore
+
+
+def _rewritten_in_forward(module):
+    yield from (b for b in module.buffers() if b is not None)
+    for child in module.modules():
+        if getattr(child, "max_norm", None) is not None and hasattr(child, "weight"):
+            yield child.weight.detach()
+
+
+@contextmanager
+def _torch_switches(module):
+    device = next(module.parameters()).device
+    # the fast path of attention runs no submodule, so nothing of it could be recorded
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if device.type != "meta":
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if device.type == "cuda":
+            # cuDNN's recurrent backward needs training mode, and its TF32 costs digits
+            recurrent = any(isinstance(m, torch.nn.RNNBase) for m in module.modules())
+            flags = torch.backends.cudnn.flags(enabled=not recurrent, allow_tf32=False)
+            stack.enter_context(flags)
+        yield
+
+
+@contextmanager
+def _random_state(module):
+    cuda = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=sorted(cuda)):
+            yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,246 @@
+"""The one file that looks inside skorch nets; also the small default net."""
+
+import numpy as np
+import torch
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+
+def is_skorch_net(estimator):
+    """Whether an estimator is a skorch net, frozen or not."""
+    return isinstance(unfrozen(estimator), NeuralNet)
+
+
+def unfrozen(estimator):
+    """The estimator inside a FrozenEstimator, or the estimator itself."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def logits_module(module_or_net):
+    """The plain module of a module or a fitted skorch net that emits logits."""
+    candidate = unfrozen(module_or_net)
+    if isinstance(candidate, nn.Module):
+        return _unwrapped(candidate)
+    if not isinstance(candidate, NeuralNet):
+        raise TypeError(
+            f"Expected a torch.nn.Module or a fitted skorch net; got {type(candidate).__name__}."
+        )
+    require_logits(candidate)
+    if not getattr(candidate, "initialized_", False):
+        raise NotFittedError(
+            f"This {type(candidate).__name__} is not fitted yet; call its fit, or initialize."
+        )
+    return _unwrapped(candidate.module_)
+
+
+def require_logits(net):
+    """Refuse a skorch net whose criterion expects probabilities."""
+    criterion = getattr(net, "criterion_", net.criterion)
+    kind = criterion if isinstance(criterion, type) else type(criterion)
+    wanted = {nn.NLLLoss: "CrossEntropyLoss", nn.BCELoss: "BCEWithLogitsLoss"}
+    for given, instead in wanted.items():
+        if issubclass(kind, given):
+            raise ValueError(
+                f"The net's criterion is {kind.__name__}, for which the module must emit "
+                "probabilities; the kernel is defined on logits. Remove the last softmax or "
+                f"sigmoid from the module and set criterion=torch.nn.{instead}."
+            )
+
+
+def _unwrapped(module):
+    """The module under torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(
+            module, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        ):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
+
+
+# -- training and labels ------------------------------------------------------------------
+
+
+class ColumnEncoder:
+    """Which logit column of a net each class of y has.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The sorted labels.
+    columns : ndarray of shape (n_classes,)
+        Their logit columns.
+    """
+
+    def __init__(self, classes, columns):
+        self.classes, self.columns = np.asarray(classes), np.asarray(columns, dtype=np.int64)
+
+    @classmethod
+    def for_net(cls, net, X, y):
+        """Columns for a net and the labels it is used with.
+
+        A fitted (frozen) net's columns have a meaning already: integer labels are columns,
+        others are looked up in the net's ``classes_``. A net still to be trained gets the
+        labels as they are where they are columns of its output, else 0, 1, ... in order.
+        """
+        classes = np.unique(y)
+        known = _known_classes(net)
+        if known is not None and not _are_columns(classes):
+            missing = np.setdiff1d(classes, known)
+            if len(missing):
+                raise ValueError(
+                    f"y contains the labels {missing.tolist()}, which are not among the net's "
+                    f"classes_ {known.tolist()}."
+                )
+            return cls(classes, np.flatnonzero(np.isin(known, classes)))
+        if isinstance(net, FrozenEstimator):
+            if not _are_columns(classes):
+                raise ValueError(
+                    f"y contains the labels {classes[:5].tolist()}; with a frozen net, labels "
+                    "must be integers (the net's logit columns), or the net needs classes= with "
+                    "the label of every column."
+                )
+            return cls(classes, classes)
+        if _are_columns(classes) and classes[-1] < max(2, _n_logits(net, X) or len(classes)):
+            return cls(classes, classes)
+        return cls(classes, np.arange(len(classes)))
+
+    def encode(self, y):
+        """Logit columns of labels."""
+        return self.columns[np.searchsorted(self.classes, y)]
+
+    def probabilities(self, net, X):
+        """``predict_proba`` of the fitted net, in the order of ``classes``."""
+        proba = unfrozen(net).predict_proba(X)
+        proba = proba[:, self.columns]
+        return proba / proba.sum(axis=1, keepdims=True)
+
+
+def _are_columns(classes):
+    return np.issubdtype(classes.dtype, np.integer) and classes[0] >= 0
+
+
+def _known_classes(net):
+    """The labels of a net's columns where it was told or has learnt them."""
+    inner = unfrozen(net)
+    if getattr(inner, "classes", None) is not None and len(inner.classes):
+        return np.asarray(inner.classes)
+    if isinstance(net, FrozenEstimator):
+        return getattr(inner, "classes_inferred_", None)
+    return None
+
+
+def _n_logits(net, X):
+    """Number of logits of a net still to be trained, or None where only training tells."""
+    trial = clone(net)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trial.initialize()
+            out = trial.module_.eval()(torch.as_tensor(net_input(net, X[:2])).to(trial.device))
+    except Exception:  # callbacks may shape the module only when training begins
+        return None
+    out = out[0] if isinstance(out, tuple) else out
+    return out.shape[1] if out.ndim > 1 else 1
+
+
+def net_input(net, X):
+    """X as the net takes it: floats in single precision unless the module is a double one."""
+    X = np.asarray(X)
+    if not np.issubdtype(X.dtype, np.floating):
+        return X
+    return X.astype(_parameter_dtype(unfrozen(net)), copy=False)
+
+
+def _parameter_dtype(net):
+    module = getattr(net, "module_", net.module)
+    if isinstance(module, nn.Module):
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                return str(parameter.dtype).removeprefix("torch.")
+    return "float32"
+
+
+def net_target(net, columns):
+    """Logit columns as the net's criterion takes them."""
+    binary = isinstance(unfrozen(net), NeuralNetBinaryClassifier)
+    return columns.astype(np.float32 if binary else np.int64)
+
+
+def fit_net(net, X, columns, seed):
+    """A clone of the net, trained; torch's global random state stays untouched."""
+    net = clone(net)
+    devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # skorch's splits draw from numpy's global state
+            return net.fit(net_input(net, X), net_target(net, columns))
+    finally:
+        np.random.set_state(state)
+
+
+# -- the default net ----------------------------------------------------------------------
+
+
+class DefaultModule(nn.Module):
+    """Standardised inputs, then two hidden layers: convolutions for images, else dense.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of one sample: (C, H, W) for images, anything else is flattened.
+    n_logits : int
+    location, scale : float
+        Of the inputs.
+    """
+
+    def __init__(self, input_shape, n_logits, location=0.0, scale=1.0):
+        super().__init__()
+        self.register_buffer("location", torch.as_tensor(location, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        if len(input_shape) == 3:
+            hidden = (
+                nn.Conv2d(input_shape[0], 16, 3, padding=1, stride=2),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, padding=1, stride=2),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(4),
+                nn.Flatten(),
+            )
+            width = 32 * 16
+        else:
+            n_inputs = int(np.prod(input_shape))
+            hidden = nn.Flatten(), nn.Linear(n_inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+            width = 64
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, n_logits))
+
+    def forward(self, x):
+        return self.layers((x.to(self.scale.dtype) - self.location) / self.scale)
+
+
+def default_net(X, n_classes):
+    """A small classifier for data of any shape, trained in seconds."""
+    X = np.asarray(X)
+    axes = 0 if X.ndim == 2 else None  # images are standardised as a whole
+    location, scale = X.mean(axis=axes), X.std(axis=axes)
+    return NeuralNetClassifier(
+        DefaultModule,
+        module__input_shape=X.shape[1:],
+        module__n_logits=n_classes,
+        module__location=location,
+        module__scale=np.where(scale > 0, scale, 1.0),
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        max_epochs=30,
+        batch_size=64,
+        train_split=None,
+        verbose=0,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
