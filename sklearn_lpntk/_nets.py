@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 
@@ -171,7 +171,7 @@ def net_target(net, columns):
     return columns.astype(np.float32 if binary else np.int64)
 
 
-def fit_net(net, X, columns, seed):
+def fit_net(net, X, columns, seed, **fit_params):
     """A clone of the net, trained; torch's global random state stays untouched."""
     net = clone(net)
     devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
@@ -180,7 +180,7 @@ def fit_net(net, X, columns, seed):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)  # skorch's splits draw from numpy's global state
-            return net.fit(net_input(net, X), net_target(net, columns))
+            return net.fit(net_input(net, X), net_target(net, columns), **fit_params)
     finally:
         np.random.set_state(state)
 

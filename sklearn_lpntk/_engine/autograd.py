@@ -48,9 +48,7 @@ def looped_gradients(module, names, x, v):
     """The same as `batched_gradients`, one sample and one backward pass at a time."""
     parameters = {name: p for name, p in module.named_parameters() if name in names}
     n, n_cotangents = v.shape[:2]
-    out = {
-        name: v.new_zeros(n, n_cotangents, p.numel()) for name, p in parameters.items()
-    }
+    out = {name: v.new_zeros(n, n_cotangents, p.numel()) for name, p in parameters.items()}
     for i in range(n_rows(x)):
         logits = forward(module, take(x, slice(i, i + 1)))
         if not logits.requires_grad:

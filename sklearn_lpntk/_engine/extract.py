@@ -76,9 +76,7 @@ def select_parameters(module, parameters):
                 )
         chosen = [name for name in trainable if any(_has_prefix(name, p) for p in prefixes)]
     if not chosen:
-        raise ValueError(
-            f"parameters= selects none of the trainable parameters {trainable}."
-        )
+        raise ValueError(f"parameters= selects none of the trainable parameters {trainable}.")
     return chosen
 
 
@@ -96,6 +94,12 @@ class Extractor:
         _refuse(module)
         first = next(p for p in module.parameters() if p.is_floating_point())
         self.dtype, self.device = first.dtype, first.device
+
+    @property
+    def n_parameters(self):
+        """Dimension d of the features."""
+        parameters = dict(self.module.named_parameters())
+        return sum(parameters[name].numel() for name in self.names)
 
     @property
     def on_meta(self):
@@ -243,8 +247,7 @@ class Extractor:
         if self.plan.loop:
             gradients = looped_gradients(self.module, names, x, v)
         return {
-            name: Dense(phi.detach().flatten(0, 1), v.shape[1])
-            for name, phi in gradients.items()
+            name: Dense(phi.detach().flatten(0, 1), v.shape[1]) for name, phi in gradients.items()
         }
 
     # -- the self-check -------------------------------------------------------------------

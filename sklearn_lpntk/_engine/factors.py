@@ -7,6 +7,8 @@ weights into one flat gradient (`weighted_sum`), multiply its rows with such a g
 (`dot`), and write its rows out (`materialise`).
 """
 
+from itertools import pairwise
+
 import torch
 
 MIN_ROWS = 16  # sgemm is bit-stable in the choice of rows from here on, not below
@@ -220,7 +222,7 @@ def _even_slices(n, step):
     """Slices of nearly equal length, at most ``step``: none is left with a few rows."""
     pieces = -(-n // step)
     bounds = [n * k // pieces for k in range(pieces + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _position_major(g):

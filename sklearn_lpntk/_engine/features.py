@@ -21,9 +21,9 @@ class Features:
         self.dtype, self.device = v.dtype, v.device
 
     @property
-    def n_columns(self):
-        """Dimension of the feature space: the number of parameters that count."""
-        return sum(factor.n_columns for factor in self.factors.values())
+    def columns(self):
+        """How many columns of phi each factor has, in order: dict of key -> int."""
+        return {key: factor.n_columns for key, factor in self.factors.items()}
 
     @property
     def nbytes(self):
@@ -61,10 +61,18 @@ class Features:
                 pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
         return out[: n * R, : m * R]
 
-    def materialise(self):
-        """phi of shape (n R, d), layer by layer in the order of the network."""
-        empty = self.v.new_zeros(self.n_samples * self.n_cotangents, 0)
-        return torch.cat([empty, *(f.materialise().phi for f in self.factors.values())], 1)
+    def materialise(self, columns=None):
+        """phi of shape (n R, d), layer by layer.
+
+        ``columns`` is the layout of other features to follow, as their `columns` tell it.
+        """
+        phi = []
+        for key, width in (self.columns if columns is None else columns).items():
+            if key in self.factors:
+                phi.append(self.factors[key].materialise().phi)
+            else:
+                phi.append(self.v.new_zeros(self.n_samples * self.n_cotangents, width))
+        return torch.cat([self.v.new_zeros(self.n_samples * self.n_cotangents, 0), *phi], 1)
 
     def times(self, other, V):
         """``K V`` for the kernel with ``other`` and V of shape (m R, p), without the kernel.

@@ -1,0 +1,287 @@
+"""LpNTKTransformer: tangent features or the kernel of labelled samples."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._cache import cached, fingerprint, warn_if_never_found
+from ._engine.operator import KernelOperator
+from ._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from ._nets import (
+    ColumnEncoder,
+    default_net,
+    fit_net,
+    is_skorch_net,
+    net_input,
+    require_logits,
+    unfrozen,
+)
+from .kernels import extract, make_extractor
+
+MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
+
+
+class LpNTKTransformer(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Features of labelled samples whose inner products are a network's tangent kernel.
+
+    Parameters
+    ----------
+    net : skorch classifier, default=None
+        The network; it must emit logits. It is cloned and trained on the samples given to
+        `fit`; ``FrozenEstimator(net)`` is taken as it is, and integer labels are then its
+        logit columns. None means a small default net built from the data.
+    kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient"} or callable, default="lpntk"
+        As in :func:`~sklearn_lpntk.kernels.empirical_ntk`.
+    output : {"features", "kernel"}, default="features"
+        Features, or the kernel against the samples given to `fit`.
+    n_components : "auto", int or None, default="auto"
+        Number of features. ``"auto"`` is the number d of parameters where d <= 4096, else a
+        sketch of 4096; an int is a sketch of this size; None writes all d out. For
+        ``output="kernel"`` an int sketches, all else is exact.
+    memory : str or joblib.Memory, default=None
+        Caches the trained net. Needs an int ``random_state``.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, batches and sketch.
+
+    Attributes
+    ----------
+    net_ : skorch net
+        The trained network.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    n_components_ : int
+        Number of columns that `transform` returns.
+    n_features_in_ : int
+        ``X.shape[1]`` seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of features seen in `fit`, where X has string names.
+
+    See Also
+    --------
+    sklearn_lpntk.kernels.empirical_ntk : The kernel of a module, lazily.
+    FarthestPointClustering : Clusters these features (``affinity="linear"`` or ``"cosine"``)
+        or this kernel (``affinity="precomputed"``).
+
+    Notes
+    -----
+    **Labels leak.** With ``"lpntk"`` and ``"loss_gradient"`` the features of a training sample
+    contain its label. That is right in front of a clustering or for pruning; in front of a
+    classifier it is a leak: training features tell the label, test features cannot. There use
+    ``kernel="pntk"``.
+
+    `fit_transform` uses the given labels; `transform` without labels uses the network's
+    predictions. So ``fit(X, y).transform(X)`` differs from ``fit_transform(X, y)`` on
+    misclassified rows, as for :class:`~sklearn.preprocessing.TargetEncoder`;
+    ``transform(X, y)`` takes the labels.
+
+    A sketch of m components has, for the inner product of two features, a standard error of at
+    most ``sqrt(2 / m)`` times the product of their norms, and no bias.
+
+    References
+    ----------
+    .. [1] "lpNTK: Better Generalisation with Less Data via Sample Interaction During
+       Learning", Eq. 3. arXiv:2401.08808
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_lpntk import FarthestPointClustering, LpNTKTransformer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clusters = make_pipeline(
+    ...     LpNTKTransformer(n_components=256, random_state=0),
+    ...     FarthestPointClustering(n_clusters=5, affinity="cosine"),
+    ... )
+    >>> clusters.fit(X, y)[-1].cluster_sizes_.sum()
+    np.int64(150)
+    """
+
+    _parameter_constraints = {
+        "net": [HasMethods(["fit", "predict"]), None],
+        "kernel": [
+            StrOptions({"lpntk", "pntk", "pntk_first", "loss_gradient"}),
+            callable,
+        ],
+        "output": [StrOptions({"features", "kernel"})],
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "memory": [str, HasMethods(["cache"]), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        net=None,
+        *,
+        kernel="lpntk",
+        output="features",
+        n_components="auto",
+        memory=None,
+        random_state=None,
+    ):
+        self.net = net
+        self.kernel = kernel
+        self.output = output
+        self.n_components = n_components
+        self.memory = memory
+        self.random_state = random_state
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Train the net and, for ``output="kernel"``, keep the features of the samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training samples: a table, a data frame or images.
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        self : LpNTKTransformer
+        """
+        self._fit(X, y)
+        return self
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y):
+        """Fit, and transform the samples with their own labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components_)
+        """
+        features = self._fit(X, y)
+        return self._written_out(features)
+
+    def _fit(self, X, y):
+        warn_if_never_found(self)
+        with unfitted_on_error(self):
+            progress = FitProgress(self, 2, X, y)
+            X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+            check_classification_targets(y)
+            classes = np.unique(y)
+            if len(classes) < 2:
+                raise ValueError(
+                    f"y has one class only ({classes[0]!r}); a classifier's kernel needs two."
+                )
+            entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+            net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
+            net, encoder = self._checked_net(X, y, len(classes))
+            with progress.stage("train net"):
+                net = self._trained(net, X, encoder.encode(y), int(net_seed))
+            with progress.stage("compute features"):
+                extractor = make_extractor(net, kernel=self.kernel)
+                sketch = self._sketch_size(extractor), int(sketch_seed)
+                features = extract(extractor, net_input(net, X), encoder.encode(y), *sketch)
+            self.net_, self.classes_ = net, classes
+            self._encoder, self._sketch, self._plan = encoder, sketch, extractor.plan
+            self._fit_features = features if self.output == "kernel" else None
+            self._columns = features.columns
+            self.n_components_ = self._n_columns(features)
+            progress.end()
+        return features
+
+    def _checked_net(self, X, y, n_classes):
+        net = default_net(X, n_classes) if self.net is None else self.net
+        if not is_skorch_net(net):
+            raise TypeError(
+                f"net must be a skorch classifier or FrozenEstimator of one; got "
+                f"{type(net).__name__}."
+            )
+        require_logits(unfrozen(net))
+        return net, ColumnEncoder.for_net(net, X, y)
+
+    def _trained(self, net, X, columns, seed):
+        if isinstance(net, FrozenEstimator):
+            return unfrozen(net)
+        arguments = net, X, columns, seed
+        key = None if self.memory is None else fingerprint("net", *arguments)
+        return cached(self.memory, fit_net, key, *arguments)
+
+    def _sketch_size(self, extractor):
+        """Size of the sketch, or None for exact features."""
+        if self.n_components != "auto":
+            return self.n_components
+        if self.output == "kernel" or extractor.n_parameters <= MAX_EXACT:
+            return None
+        return MAX_EXACT
+
+    def _n_columns(self, features):
+        if self.output == "kernel":
+            return features.n_samples * features.n_cotangents
+        return sum(self._columns.values()) * features.n_cotangents
+
+    def transform(self, X, y=None):
+        """Features, or the kernel against the samples seen in `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,), default=None
+            Labels among ``classes_``; None means the network's predictions.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components_)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X = net_input(self.net_, X)
+        if y is None:
+            columns = self._encoder.columns[
+                self._encoder.probabilities(self.net_, X).argmax(axis=1)
+            ]
+        else:
+            columns = self._encoder.encode(self._checked_labels(y, len(X)))
+        extractor = make_extractor(self.net_, kernel=self.kernel, plan=self._plan)
+        return self._written_out(extract(extractor, X, columns, *self._sketch))
+
+    def _checked_labels(self, y, n_samples):
+        y = np.asarray(y)
+        if y.shape != (n_samples,) or not np.isin(y, self.classes_).all():
+            raise ValueError(
+                f"y must hold one label for each of the {n_samples} samples, among "
+                f"{self.classes_.tolist()}."
+            )
+        return y
+
+    def _written_out(self, features):
+        if self.output == "kernel":
+            same = features is self._fit_features
+            return KernelOperator(features, None if same else self._fit_features).toarray()
+        phi = features.materialise(self._columns)
+        return phi.reshape(features.n_samples, -1).cpu().numpy()
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = []  # the output has the net's dtype
+        return tags

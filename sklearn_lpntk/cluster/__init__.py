@@ -1,0 +1,5 @@
+"""Clustering by farthest point traversal."""
+
+from ._farthest_point import FarthestPointClustering
+
+__all__ = ["FarthestPointClustering"]

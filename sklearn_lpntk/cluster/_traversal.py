@@ -1,0 +1,53 @@
+"""Farthest point traversals over any similarity given by its rows."""
+
+import numpy as np
+
+
+def farthest_point_clustering(diagonal, row, n_clusters):
+    """Algorithm 3 of the lpNTK paper, with the new centroid taken off its list.
+
+    Parameters
+    ----------
+    diagonal : ndarray of shape (n_samples,)
+        Similarity of every sample with itself: the largest is the first centroid.
+    row : callable
+        ``row(i)`` is the similarity of sample i to all, an ndarray of shape (n_samples,).
+    n_clusters : int
+
+    Returns
+    -------
+    centers : ndarray of shape (n_clusters,)
+        Sample indices in order of choice.
+    labels : ndarray of shape (n_samples,)
+        Which of them each sample belongs to.
+    """
+    n_samples = len(diagonal)
+    labels = np.zeros(n_samples, dtype=np.int64)
+    centers = [int(np.argmax(diagonal))]  # line 2
+    similarity = np.array(row(centers[0]), dtype=np.result_type(diagonal, np.float32))
+    similarity[centers[0]] = np.inf
+    while len(centers) < n_clusters:
+        farthest = np.flatnonzero(similarity == similarity.min())  # lines 5 to 8
+        center = int(farthest[np.argmin(labels[farthest])])  # ties: oldest cluster, lowest index
+        to_center = row(center)
+        closer = similarity < to_center  # lines 11 to 15: strictly
+        closer &= similarity != np.inf  # no centroid moves
+        closer[center] = True
+        labels[closer] = len(centers)
+        similarity[closer] = to_center[closer]
+        similarity[center] = np.inf
+        centers.append(center)
+    return np.array(centers), labels
+
+
+def farthest_point_order(first, row, n_samples):
+    """All samples, each the farthest from those before it; ties to the lowest index."""
+    order = np.empty(n_samples, dtype=np.int64)
+    order[0] = first
+    similarity = np.array(row(first), dtype=np.float64)
+    similarity[first] = np.inf
+    for k in range(1, n_samples):
+        order[k] = np.argmin(similarity)
+        np.maximum(similarity, row(order[k]), out=similarity)
+        similarity[order[k]] = np.inf
+    return order

@@ -1,0 +1,5 @@
+"""Pruning of redundant training samples."""
+
+from ._pruner import RedundancyPruner
+
+__all__ = ["RedundancyPruner"]

@@ -1,0 +1,598 @@
+"""RedundancyPruner: the shell; the strategies are in ``_orders``."""
+
+from contextlib import nullcontext
+from copy import deepcopy
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import Bunch, _safe_indexing, check_random_state, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _routing_enabled,
+    process_routing,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
+
+from .._cache import cached, fingerprint, warn_if_never_found
+from .._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from .._nets import (
+    ColumnEncoder,
+    default_net,
+    fit_net,
+    is_skorch_net,
+    net_input,
+    require_logits,
+    unfrozen,
+)
+from ..cluster._farthest_point import resolve_n_clusters
+from ._orders import STRATEGIES, Samples
+from ._selection import kept_mask
+
+
+def _estimator_has(method):
+    """Whether the final estimator has a method; a skorch net has those of a classifier."""
+
+    def check(self):
+        estimator = getattr(self, "estimator_", self.estimator)
+        if estimator is None:
+            estimator = self.net if self.net is not None else default_net(np.zeros((2, 1)), 2)
+        getattr(unfrozen(estimator), method)
+        return True
+
+    return check
+
+
+def _stage(progress, name):
+    return nullcontext() if progress is None else progress.stage(name)
+
+
+def _order_samples(strategy, samples):
+    return STRATEGIES[strategy].order(samples)
+
+
+def _rows(X, y, kept, found):
+    """Rows of X and y as the caller gave them, or as arrays where these can't be indexed."""
+    X = X if hasattr(X, "__getitem__") else found.array
+    y = y if hasattr(y, "__getitem__") else found.y
+    return _safe_indexing(X, kept), _safe_indexing(y, kept)
+
+
+class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+    """Meta-estimator that drops redundant training samples before it fits a classifier.
+
+    A scoring net is trained on all samples, the samples are ordered by a strategy, and the
+    first of the order go; the final estimator is fitted on the rest. Like
+    :class:`~sklearn.feature_selection.RFE`, with rows for columns.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        Fitted on the kept rows; None retrains the scoring net.
+    net : skorch classifier, default=None
+        Scores the samples; it must emit logits. None means ``estimator`` if that is a skorch
+        net, else a small default net built from the data. A net that is trained already is
+        ``FrozenEstimator(net)``; its integer labels are logit columns.
+    strategy : {"herding", "coverage", "redundant", "head", "redundant+head", "keep_head", \
+            "random", "el2n", "grand", "k_center", "k_center_input"}, default="herding"
+        What is kept and what goes:
+
+        * ``"herding"``: the kept samples' mean feature follows the class's.
+        * ``"coverage"``: farthest point traversal of the cosine kernel within each class.
+        * ``"redundant"``: a sample goes the sooner, the more another one dominates it.
+        * ``"head"``: random samples of the largest cluster, then of the next.
+        * ``"redundant+head"``: the redundant ones, then the head of what is left.
+        * ``"keep_head"``: the smallest clusters go first.
+        * controls: ``"random"`` (stratified), ``"el2n"`` and ``"grand"`` (the easiest go),
+          ``"k_center"`` (on the last layer's inputs), ``"k_center_input"`` (on X).
+    prune_fraction : float in [0, 1) or "auto", default=0.2
+        ``round(prune_fraction * n_samples)`` rows are dropped; one that would empty its class
+        is passed over. ``"auto"``, for ``"redundant"``, ``"head"`` and ``"redundant+head"``,
+        is the paper's recipe: all redundant samples, ``head_fraction`` of the largest cluster,
+        or both.
+    kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient"} or callable, default="lpntk"
+        The kernel of the kernel strategies, as in
+        :func:`~sklearn_lpntk.kernels.empirical_ntk`.
+    scope : {"all", "class"}, default="all"
+        Whether the paper's strategies compare and cluster across classes.
+    n_clusters : int or float, default=0.1
+        Clusters of the cluster strategies; a float is a fraction of the samples.
+    head_fraction : float in [0, 1], default=0.1
+        Part of the largest cluster that ``prune_fraction="auto"`` drops.
+    memory : str or joblib.Memory, default=None
+        Caches the trained scoring net, and the order of each strategy, so that a grid over
+        fractions and strategies trains it once a fold. Needs an int ``random_state``.
+    n_jobs : int, default=None
+        Threads for the classes of a strategy.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, batches, and the random strategies.
+    verbose : int, default=0
+        Print a line for each stage of a fit.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted on the kept rows; not after `fit_resample`.
+    net_ : skorch net
+        The trained scoring net; not for ``"random"`` and ``"k_center_input"``.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    support_ : ndarray of shape (n_samples,), bool
+        The rows that were kept.
+    sample_indices_, pruned_indices_ : ndarray of shape (n_kept,) and (n_pruned,)
+        The rows that were kept and dropped, ascending.
+    prune_order_ : ndarray of shape (n_samples,)
+        All rows; the first is the first to go.
+    redundancy_ : ndarray of shape (n_samples,)
+        ``max_{j != i} kappa_ij / kappa_ii`` (j in i's class with ``scope="class"``), inf for a
+        sample without gradient; ``"redundant"`` and ``"redundant+head"`` only.
+    dominators_ : ndarray of shape (n_samples,)
+        For a redundant row the one that dominates it, else -1; where ``redundancy_`` is.
+    n_redundant_ : int
+        How many rows are redundant: ``kappa_ij > kappa_ii (1 + 1e-5)`` for some j, or equal
+        in X and y to an earlier row.
+    labels_, cluster_centers_indices_ : ndarray of shape (n_samples,) and (n_clusters,)
+        Clusters, for the cluster strategies; -1 for rows that were not clustered.
+    n_features_in_ : int
+        ``X.shape[1]`` seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of features seen in `fit`, where X has string names.
+
+    See Also
+    --------
+    LpNTKTransformer : The features behind the kernel.
+    FarthestPointClustering : The clustering behind the cluster strategies.
+
+    Notes
+    -----
+    It has no ``transform``: a scikit-learn transformer may not change the number of rows.
+    In imbalanced-learn's Pipeline it is a sampler by `fit_resample`.
+
+    No strategy wins everywhere. Where data is scarce for the task, every rule that prefers
+    hard or isolated samples loses to random ones; put the strategy into the grid beside the
+    fraction, with ``"random"`` in it. The paper's rule ``"redundant"`` [1]_ marks most samples
+    of an easy data set and does worse than random subsets of the same size.
+
+    References
+    ----------
+    .. [1] "lpNTK: Better Generalisation with Less Data via Sample Interaction During
+       Learning", sections 4.2, 4.3 and E.2. arXiv:2401.08808
+    .. [2] Welling, "Herding dynamical weights to learn", ICML 2009.
+    .. [3] Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet" (EL2N, GraNd), 2021.
+    .. [4] Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
+       Approach" (k-center), 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_lpntk import RedundancyPruner
+    >>> X, y = load_iris(return_X_y=True)
+    >>> pruner = RedundancyPruner(
+    ...     LogisticRegression(max_iter=1000), prune_fraction=0.5, random_state=0
+    ... ).fit(X, y)
+    >>> pruner.support_.sum()
+    np.int64(75)
+    >>> pruner.score(X, y) > 0.9
+    True
+    """
+
+    # imbalanced-learn's ensembles ask samplers how they sample
+    _sampling_type = "bypass"
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "net": [HasMethods(["fit", "predict"]), None],
+        "strategy": [StrOptions(set(STRATEGIES))],
+        "prune_fraction": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+        "kernel": [
+            StrOptions({"lpntk", "pntk", "pntk_first", "loss_gradient"}),
+            callable,
+        ],
+        "scope": [StrOptions({"all", "class"})],
+        "n_clusters": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+        "head_fraction": [Interval(Real, 0, 1, closed="both")],
+        "memory": [str, HasMethods(["cache"]), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        net=None,
+        strategy="herding",
+        prune_fraction=0.2,
+        kernel="lpntk",
+        scope="all",
+        n_clusters=0.1,
+        head_fraction=0.1,
+        memory=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.net = net
+        self.strategy = strategy
+        self.prune_fraction = prune_fraction
+        self.kernel = kernel
+        self.scope = scope
+        self.n_clusters = n_clusters
+        self.head_fraction = head_fraction
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, **fit_params):
+        """Score and prune the samples, then fit the final estimator on the kept rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training samples: a table, a data frame or images.
+        y : array-like of shape (n_samples,)
+            Class labels of any kind.
+        **fit_params
+            Passed to the final estimator's ``fit``; those with one entry a sample, such as
+            ``sample_weight``, are sliced to the kept rows.
+
+        Returns
+        -------
+        self : RedundancyPruner
+
+        Raises
+        ------
+        ValueError
+            If there is one class only, if the net emits probabilities, or if
+            ``prune_fraction="auto"`` goes with a strategy that has no recipe.
+        """
+        fit_params = self._routed("fit", fit_params)
+        with unfitted_on_error(self):
+            progress = FitProgress(self, 3, X, y, verbose=self.verbose)
+            found = self._select(X, y, progress)
+            final = self._final_estimator(found)
+            with progress.stage("fit final estimator", final):
+                final = self._fit_final(final, found, X, y, fit_params)
+            self._store(found)
+            self.estimator_ = final
+            progress.end()
+        return self
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_resample(self, X, y):
+        """Score and prune the samples, and return the kept rows; fits no final estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training samples.
+        y : array-like of shape (n_samples,)
+            Class labels.
+
+        Returns
+        -------
+        X_kept, y_kept : of the types of X and y
+            The kept rows, in their order.
+        """
+        with unfitted_on_error(self):
+            progress = FitProgress(self, 2, X, y, verbose=self.verbose)
+            found = self._select(X, y, progress)
+            self._store(found)
+            progress.end()
+        return _rows(X, y, self.sample_indices_, found)
+
+    def prune_path(self, X, y, fractions):
+        """Kept rows of several fractions, from one scoring.
+
+        Parameters
+        ----------
+        X, y : as in `fit`
+        fractions : iterable of float
+            Values of ``prune_fraction``.
+
+        Yields
+        ------
+        kept : ndarray of shape (n_kept,)
+            The rows that are kept at each fraction, ascending. A larger fraction keeps a
+            subset of what a smaller one keeps.
+        """
+        fractions = list(fractions)
+        path = [clone(self).set_params(prune_fraction=f) for f in fractions]
+        for pruner in path:
+            pruner._validate_params()
+        found = clone(self)._select(X, y, None)
+        for pruner in path:
+            yield np.flatnonzero(pruner._kept(found))
+
+    # -- selection ------------------------------------------------------------------------
+
+    def _select(self, X, y, progress):
+        """Everything that `fit` and `fit_resample` find out, without storing any of it."""
+        self._check_parameters()
+        array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+        check_classification_targets(y)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y has one class only ({classes[0]!r}); pruning for a classifier needs at least "
+                "two classes."
+            )
+        if isinstance(self.n_clusters, Integral):
+            resolve_n_clusters(self.n_clusters, len(y))
+        net = self._scoring_net(array, len(classes))
+        found = Bunch(net=net, scored=None, array=array, y=y, classes=classes)
+        seeds = self._seeds()
+        found.net_seed = int(seeds[0].generate_state(1)[0])
+        if STRATEGIES[self.strategy].needs_net:
+            self._train(found, progress)
+        self._order(found, np.random.default_rng(seeds[1]), progress)
+        found.kept = self._kept(found)
+        return found
+
+    def _check_parameters(self):
+        if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
+            recipes = sorted(name for name, s in STRATEGIES.items() if s.has_auto)
+            raise ValueError(
+                f"prune_fraction='auto' is the paper's recipe for the strategies {recipes}; "
+                f"strategy={self.strategy!r} needs a fraction."
+            )
+        warn_if_never_found(self)
+
+    def _seeds(self):
+        entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return np.random.SeedSequence(int(entropy)).spawn(2)
+
+    def _scoring_net(self, X, n_classes):
+        net = self.net
+        if net is None and is_skorch_net(self.estimator):
+            net = self.estimator
+        if net is None:
+            return default_net(X, n_classes)
+        if not is_skorch_net(net):
+            raise TypeError(
+                f"net must be a skorch classifier or FrozenEstimator of one; got "
+                f"{type(net).__name__}. Other classifiers go into estimator=."
+            )
+        require_logits(unfrozen(net))
+        return net
+
+    def _train(self, found, progress):
+        """The scoring net, trained on all rows, or as it is where it is frozen."""
+        found.encoder = ColumnEncoder.for_net(found.net, found.array, found.y)
+        found.columns = found.encoder.encode(found.y)
+        if isinstance(found.net, FrozenEstimator):
+            found.scored = unfrozen(found.net)
+            return
+        with _stage(progress, "train scoring net"):
+            arguments = found.net, found.array, found.columns, found.net_seed
+            found.scored = cached(self.memory, fit_net, self._key("net", *arguments), *arguments)
+
+    def _key(self, *values):
+        return None if self.memory is None else fingerprint(*values)
+
+    def _order(self, found, rng, progress):
+        options = {
+            "kernel": self.kernel,
+            "scope": self.scope,
+            "n_clusters": self.n_clusters,
+            "decide_only": self.prune_fraction == "auto" and self.strategy == "redundant",
+        }
+        if found.scored is None:  # a strategy without a net: classes in order
+            found.columns = np.searchsorted(found.classes, found.y)
+            X = found.array
+        else:
+            X = net_input(found.scored, found.array)
+        key = self._key(
+            "order", found.scored, X, found.columns, self.strategy, options, rng.bit_generator.state
+        )
+        samples = Samples(found.scored, X, found.columns, options | {"n_jobs": self.n_jobs}, rng)
+        with _stage(progress, f"order samples by {self.strategy}"):
+            found.ordering = cached(self.memory, _order_samples, key, self.strategy, samples)
+
+    def _kept(self, found):
+        n_drop = self.prune_fraction
+        if n_drop == "auto":
+            n_drop = found.ordering.n_recipe(self.head_fraction)
+        else:
+            n_drop = round(n_drop * len(found.y))
+        return kept_mask(found.ordering.prune_order, found.y, n_drop)
+
+    def _store(self, found):
+        ordering = found.ordering
+        self.classes_ = found.classes
+        self.support_ = found.kept
+        self.sample_indices_ = np.flatnonzero(found.kept)
+        self.pruned_indices_ = np.flatnonzero(~found.kept)
+        self.prune_order_ = ordering.prune_order
+        for name, value in (
+            ("net_", found.scored),
+            ("redundancy_", ordering.redundancy),
+            ("dominators_", ordering.dominators),
+            ("n_redundant_", ordering.n_redundant),
+            ("labels_", ordering.labels),
+            ("cluster_centers_indices_", ordering.centers),
+        ):
+            if value is not None:
+                setattr(self, name, value)
+
+    # -- the final estimator --------------------------------------------------------------
+
+    def _final_estimator(self, found):
+        return clone(unfrozen(found.net) if self.estimator is None else self.estimator)
+
+    def _fit_final(self, final, found, X, y, fit_params):
+        kept = np.flatnonzero(found.kept)
+        params = _check_method_params(X, fit_params, indices=kept)
+        self._encoder = None
+        if isinstance(final, FrozenEstimator) or not is_skorch_net(final):
+            return final.fit(*_rows(X, y, kept, found), **params)
+        # a frozen scoring net that is retrained keeps the meaning of its columns
+        source = found.net if self.estimator is None else final
+        self._encoder = ColumnEncoder.for_net(source, found.array, found.y)
+        columns = self._encoder.encode(found.y[kept])
+        return fit_net(final, found.array[kept], columns, found.net_seed, **params)
+
+    @available_if(_estimator_has("predict"))
+    def predict(self, X):
+        """Labels predicted by the final estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self, "estimator_")
+        if self._encoder is None:
+            return self.estimator_.predict(self._checked(X))
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X):
+        """Probabilities predicted by the final estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``. A net with more logits than there are classes in y
+            is conditioned on these.
+        """
+        check_is_fitted(self, "estimator_")
+        X = self._checked(X)
+        if self._encoder is None:
+            return self.estimator_.predict_proba(X)
+        return self._encoder.probabilities(self.estimator_, net_input(self.estimator_, X))
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X):
+        """Decision values of the final estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.decision_function(self._checked(X))
+
+    def score(self, X, y, **score_params):
+        """Score of the final estimator; accuracy for a net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+        **score_params
+            Passed to the final estimator's ``score``, such as ``sample_weight``.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self, "estimator_")
+        if self._encoder is not None:
+            return super().score(X, y, **score_params)
+        return self.estimator_.score(self._checked(X), y, **self._routed("score", score_params))
+
+    def _checked(self, X):
+        """X as the final estimator takes it; any but a net checks for itself."""
+        if self._encoder is None:
+            return X
+        return validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+
+    # -- queries --------------------------------------------------------------------------
+
+    def get_support(self, indices=False):
+        """The rows that were kept.
+
+        Parameters
+        ----------
+        indices : bool, default=False
+            Indices instead of a mask.
+
+        Returns
+        -------
+        support : ndarray of shape (n_samples,) or (n_kept,)
+        """
+        check_is_fitted(self)
+        return self.sample_indices_ if indices else self.support_
+
+    def to_frame(self):
+        """One line for each training row: its rank, whether it was kept, and why.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            Columns ``kept``, ``prune_rank`` (0 goes first) and, where they were computed,
+            ``redundancy``, ``dominator`` and ``cluster``.
+        """
+        import pandas as pd
+
+        check_is_fitted(self)
+        rank = np.empty(len(self.prune_order_), dtype=np.int64)
+        rank[self.prune_order_] = np.arange(len(rank))
+        columns = {"kept": self.support_, "prune_rank": rank}
+        for name, attribute in (
+            ("redundancy", "redundancy_"),
+            ("dominator", "dominators_"),
+            ("cluster", "labels_"),
+        ):
+            if hasattr(self, attribute):
+                columns[name] = getattr(self, attribute)
+        return pd.DataFrame(columns)
+
+    # -- scikit-learn ---------------------------------------------------------------------
+
+    def _routed(self, method, params):
+        if not _routing_enabled():
+            return params
+        routed = process_routing(self, method, **params)
+        return routed.estimator[method] if "estimator" in routed else {}
+
+    def get_metadata_routing(self):
+        """Metadata routing: everything goes to the final estimator.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        router = MetadataRouter(owner=self)
+        if self.estimator is not None:
+            mapping = MethodMapping().add(caller="fit", callee="fit")
+            mapping.add(caller="score", callee="score")
+            router.add(estimator=self.estimator, method_mapping=mapping)
+        return router
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "support_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if self.estimator is not None and not is_skorch_net(self.estimator):
+            own = get_tags(self.estimator)
+            tags.classifier_tags = deepcopy(own.classifier_tags) or tags.classifier_tags
+        return tags
