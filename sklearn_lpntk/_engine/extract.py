@@ -48,6 +48,7 @@ class _Trace:
 
     factors: dict
     signature: tuple
+    ambiguous: set  # keys of layers whose input admits another layout
     logits: torch.Tensor
     v: torch.Tensor
 
@@ -131,6 +132,8 @@ class Extractor:
             rows = slice(start, min(start + self.batch_size, n))
             x = to_batch(X, rows, self.dtype, self.device)
             labels = y[rows].to(self.device)
+            if start == 0:
+                self._require_independent_rows(take(x, slice(0, CHECK_ROWS)))
             trace = self._trace(layers, x, labels)
             self._check(layers, x, labels, trace)
             self._probabilities = self._probabilities and _look_like_probabilities(trace.logits)
@@ -203,14 +206,19 @@ class Extractor:
         self.plan.slow.update(names)
         factors |= self._autograd_factors(names, x, v)
         signature = tuple((c.key, layout) for c, layout in zip(calls, layouts, strict=True))
-        return _Trace(factors, signature, logits.detach(), v)
+        ambiguous = {call.key for call in calls if len(self._layouts(layers, call, len(v))) > 1}
+        return _Trace(factors, signature, ambiguous, logits.detach(), v)
+
+    def _layouts(self, layers, call, n):
+        possible = layers[call.key].layouts(call.input, n)
+        return [one for one in possible if (call.key, one) not in self.plan.wrong_layouts]
 
     def _layout(self, layers, call, n):
-        for layout in layers[call.key].layouts(call.input, n):
-            if (call.key, layout) not in self.plan.wrong_layouts:
-                return layout
-        self._give_up(layers, call.key)
-        raise _PlanChanged
+        possible = self._layouts(layers, call, n)
+        if not possible:
+            self._give_up(layers, call.key)
+            raise _PlanChanged
+        return possible[0]
 
     def _give_up(self, layers, key, names=None):
         names = layers[key].names if names is None else names
@@ -276,7 +284,6 @@ class Extractor:
             for name, gradient in expected.items()
             if not (found.get(name, 0 * gradient) - gradient).norm() <= tolerance
         ]
-        self._require_independent_rows(x, trace.logits)
         if wrong:
             self._revise(layers, trace, set(wrong))
         self.plan.verified.add(trace.signature)
@@ -311,9 +318,11 @@ class Extractor:
                 found[key] = flat.view(self.module.get_parameter(key).shape)
         return found
 
-    def _require_independent_rows(self, x, logits):
-        if len(logits) == 1:
+    def _require_independent_rows(self, x):
+        """One row alone must have the logits that it has in a batch."""
+        if n_rows(x) == 1 or self.on_meta:
             return
+        logits = checked_forward(self.module, x).detach()
         try:
             alone = forward(self.module, take(x, slice(0, 1)))
         except Exception as error:
@@ -340,8 +349,8 @@ class Extractor:
         layouts = dict(trace.signature)
         for key, rule in layers.items():
             names = {name for name in rule.names if _full_name(key, name) in wrong}
-            if names and rule.sequence_first and layouts.get(key) == "rows":
-                self.plan.wrong_layouts.add((key, "rows"))
+            if names and key in trace.ambiguous:
+                self.plan.wrong_layouts.add((key, layouts[key]))
             elif names:
                 self._give_up(layers, key, names)
             wrong -= {_full_name(key, name) for name in names}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .factors import MIN_ROWS, Dense, pad_samples
+from .session import full_precision
 
 
 class Features:
@@ -55,10 +56,11 @@ class Features:
         n, m, R = self.n_samples, other.n_samples, self.n_cotangents
         rows, cols = max(n, MIN_ROWS), max(m, MIN_ROWS)
         out = self.v.new_zeros(rows * R, cols * R)
-        for key, factor in self.factors.items():
-            if key in other.factors:
-                mate = other.factors[key]
-                pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
+        with full_precision(self.device):
+            for key, factor in self.factors.items():
+                if key in other.factors:
+                    mate = other.factors[key]
+                    pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
         return out[: n * R, : m * R]
 
     def materialise(self, columns=None):
@@ -69,7 +71,8 @@ class Features:
         phi = []
         for key, width in (self.columns if columns is None else columns).items():
             if key in self.factors:
-                phi.append(self.factors[key].materialise().phi)
+                with full_precision(self.device):
+                    phi.append(self.factors[key].materialise().phi)
             else:
                 phi.append(self.v.new_zeros(self.n_samples * self.n_cotangents, width))
         return torch.cat([self.v.new_zeros(self.n_samples * self.n_cotangents, 0), *phi], 1)
@@ -80,12 +83,13 @@ class Features:
         One flat gradient a column of V: O(n d) multiplications instead of O(n m).
         """
         out = self.v.new_zeros(self.n_samples, self.n_cotangents, V.shape[1])
-        for key, factor in self.factors.items():
-            if key not in other.factors:
-                continue
-            for p in range(V.shape[1]):
-                weights = V[:, p].unflatten(0, (-1, self.n_cotangents))
-                out[:, :, p] += factor.dot(other.factors[key].weighted_sum(weights))
+        with full_precision(self.device):
+            for key, factor in self.factors.items():
+                if key not in other.factors:
+                    continue
+                for p in range(V.shape[1]):
+                    weights = V[:, p].unflatten(0, (-1, self.n_cotangents))
+                    out[:, :, p] += factor.dot(other.factors[key].weighted_sum(weights))
         return out.flatten(0, 1)
 
     def sketch(self, n_components, seed):
@@ -102,6 +106,8 @@ class Features:
             rng = np.random.default_rng(child)
             target = rng.integers(n_components, size=factor.n_columns)
             sign = rng.integers(2, size=factor.n_columns, dtype=np.int8) * 2 - 1
-            phi = factor.materialise().phi * torch.from_numpy(sign).to(self.device)
+            with full_precision(self.device):
+                phi = factor.materialise().phi
+            phi = phi * torch.from_numpy(sign).to(self.device)
             out.index_add_(1, torch.from_numpy(target).to(self.device), phi)
         return Features({"sketch": Dense(out, self.n_cotangents)}, self.v)

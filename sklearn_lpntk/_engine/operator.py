@@ -61,7 +61,7 @@ class KernelOperator:
     def _pick(self, features, index):
         """Features of the samples concerned, and which of their rows (None: all)."""
         R, n = features.n_cotangents, features.n_samples
-        index = np.arange(n * R)[index]
+        index = np.ascontiguousarray(np.arange(n * R)[index])
         if index.ndim != 1:
             raise ValueError(
                 f"rows and cols must be slices or one-dimensional arrays; one index selects "
@@ -70,7 +70,7 @@ class KernelOperator:
         if R == 1:
             if len(index) and np.array_equal(index, np.arange(index[0], index[-1] + 1)):
                 return features.take(slice(int(index[0]), int(index[-1]) + 1)), None
-            return features.take(torch.as_tensor(index, device=features.device)), None
+            return features.take(torch.tensor(index, device=features.device)), None
         samples, position = np.unique(index // R, return_inverse=True)
         taken = features.take(torch.as_tensor(samples, device=features.device))
         return taken, position * R + index % R

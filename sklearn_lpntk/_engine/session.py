@@ -62,8 +62,7 @@ def _torch_switches(module):
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if device.type != "meta":
-            stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(full_precision(device))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         if device.type == "cuda":
             # cuDNN's recurrent backward needs training mode, and its TF32 costs digits
@@ -71,6 +70,21 @@ def _torch_switches(module):
             flags = torch.backends.cudnn.flags(enabled=not recurrent, allow_tf32=False)
             stack.enter_context(flags)
         yield
+
+
+@contextmanager
+def full_precision(device):
+    """No autocast, and no float32 product in fewer bits, whatever the caller has set."""
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        if device.type == "meta":
+            yield
+        else:
+            with torch.autocast(device.type, enabled=False):
+                yield
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 @contextmanager

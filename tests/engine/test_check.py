@@ -1,0 +1,148 @@
+"""The self-check: what it catches, what follows, and how often it runs."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_lpntk._engine import extract as extract_module
+from sklearn_lpntk._engine.cotangents import find_cotangent
+from sklearn_lpntk._engine.extract import Extractor
+from sklearn_lpntk._engine.rules import LinearRule
+from sklearn_lpntk.exceptions import AutogradRuleWarning, ProbabilityOutputWarning
+from sklearn_lpntk.kernels import empirical_ntk
+
+from ..nets import TRAPS, Wrap
+from ..oracle import assert_same_kernel, oracle_kernel
+
+
+def run(name, **options):
+    module, X, n_logits = TRAPS[name]()
+    extractor = Extractor(module, find_cotangent("lpntk"), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AutogradRuleWarning)
+        extractor(X, torch.arange(len(X)) % max(n_logits, 2))
+    return extractor.plan
+
+
+def test_covered_layers_take_their_rules():
+    for name in ("lenet5", "resnet18_after_training", "normalisations", "large_vocabulary"):
+        plan = run(name)
+        assert plan.slow == set(), name
+        assert plan.autograd == set(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "slow"),
+    [
+        ("functional_use_of_a_weight", {"a.weight"}),
+        ("tied_weights", {"embed.weight"}),
+        ("bare_parameter", {"gain"}),
+        ("overridden_forward", {"0.weight", "0.bias"}),
+        ("positional_embedding", {"position.weight"}),
+        ("windows_in_the_wrong_order", {"a.weight", "a.bias"}),
+    ],
+)
+def test_exactly_these_parameters_take_the_autograd_rule(name, slow):
+    assert run(name).slow == slow
+
+
+def test_sequence_first_data_keeps_its_rules():
+    for name in (
+        "transformer_sequence_first",
+        "transformer_sequence_first_as_long_as_the_batch",
+    ):
+        slow = run(name).slow
+        assert all("self_attn" in parameter for parameter in slow), name
+
+
+def test_one_warning_names_the_parameters():
+    module, X, _ = TRAPS["bare_parameter"]()
+    with pytest.warns(AutogradRuleWarning, match=r"\['gain'\]") as record:
+        empirical_ntk(module, X, torch.arange(len(X)) % 3, batch_size=2)
+    assert len(record) == 1
+
+
+def test_a_broken_rule_is_found_and_replaced(monkeypatch):
+    monkeypatch.setattr(LinearRule, "activations", lambda self, x: 1.001 * x.unsqueeze(1))
+    net = nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False))
+    X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
+    with pytest.warns(AutogradRuleWarning, match="0.weight"):
+        found = empirical_ntk(net.double(), X, y).toarray()
+    assert_same_kernel(found, oracle_kernel(net, X, y, "lpntk"))
+
+
+def test_a_rule_that_swaps_samples_is_found(monkeypatch):
+    """A plain sum over the samples would not notice."""
+    monkeypatch.setattr(LinearRule, "cotangents", lambda self, g, x: g.flip(0).unsqueeze(1))
+    net = nn.Sequential(nn.Linear(4, 3, bias=False)).double()
+    X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
+    with pytest.warns(AutogradRuleWarning):
+        found = empirical_ntk(net, X, y).toarray()
+    assert_same_kernel(found, oracle_kernel(net, X, y, "lpntk"))
+
+
+def test_a_wrong_vmap_is_found_and_looped(monkeypatch):
+    def wrong(module, names, x, v):
+        return {n: 2 * g for n, g in real(module, names, x, v).items()}
+
+    real = extract_module.batched_gradients
+    monkeypatch.setattr(extract_module, "batched_gradients", wrong)
+    assert run("bare_parameter").loop
+
+
+def test_the_check_runs_once_for_one_sequence_of_calls(monkeypatch):
+    checks = []
+    real = Extractor._verify
+
+    def counted(self, *args, **kwargs):
+        checks.append(1)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Extractor, "_verify", counted)
+    module, X, _ = TRAPS["lenet5"]()
+    Extractor(module, find_cotangent("lpntk"), batch_size=2)(X, torch.arange(len(X)))
+    assert len(checks) == 1
+
+
+def test_the_check_runs_again_where_the_network_branches():
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        if x[0, 0] > 0:
+            h = torch.tanh(self.b(h))
+        return self.out(h)
+
+    net = Wrap(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4), out=nn.Linear(4, 3)).double()
+    X = torch.randn(20, 4).double()
+    X = X[X[:, 0].argsort()]  # the branch is taken from some batch on
+    y = torch.arange(20) % 3
+    extractor = Extractor(net, find_cotangent("lpntk"), batch_size=1)
+    features = extractor(X, y)
+    assert len(extractor.plan.verified) == 2
+    assert_same_kernel(features.gram(features).numpy(), oracle_kernel(net, X, y, "lpntk"))
+
+
+def test_batch_dependence_is_refused():
+    X, y = torch.randn(8, 4), torch.arange(8) % 3
+    centred = Wrap(lambda self, x: self.out(x - x.mean(0)), out=nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="depend on the rest of the batch"):
+        empirical_ntk(centred, X, y)
+    normed = nn.Sequential(
+        nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)
+    )
+    with pytest.raises(ValueError, match="BatchNorm without running statistics"):
+        empirical_ntk(normed, X, y)
+
+
+def test_random_logits_are_refused():
+    noisy = Wrap(lambda self, x: self.out(nn.functional.dropout(x)), out=nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="random numbers"):
+        empirical_ntk(noisy, torch.randn(8, 4), torch.arange(8) % 3)
+
+
+def test_probabilities_are_warned_of():
+    net = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
+    X, y = torch.randn(8, 4), torch.arange(8) % 3
+    with pytest.warns(ProbabilityOutputWarning, match="looks like probabilities"):
+        empirical_ntk(net, X, y)

@@ -1,0 +1,197 @@
+"""The lazy kernel matrix: indexing, precision, bit-stability."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sklearn_lpntk._engine.factors import Dense
+from sklearn_lpntk._engine.features import Features
+from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.reductions import off_diagonal_maxima
+from sklearn_lpntk.kernels import empirical_ntk
+
+from ..nets import TRAPS, resnet18
+
+N = 70
+
+
+@pytest.fixture(scope="module")
+def operator():
+    torch.manual_seed(0)
+    net, _, _ = TRAPS["lenet5"]()
+    X = torch.rand(N, 1, 28, 28)
+    return empirical_ntk(net.float(), X, torch.arange(N) % 10)
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    """Factors with several positions, R = 4 cotangents."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Flatten(), nn.Linear(120, 4))
+    return empirical_ntk(net, torch.randn(21, 3, 30), kernel="entk")
+
+
+INDICES = [
+    slice(None),
+    slice(3, 9),
+    slice(60, 2, -7),
+    [5],
+    [7, 7, 0],
+    np.arange(N) % 3 == 0,
+    np.array([], dtype=int),
+]
+
+
+@pytest.mark.parametrize("rows", INDICES)
+@pytest.mark.parametrize("cols", INDICES)
+def test_block_is_the_array_bit_for_bit(operator, rows, cols):
+    np.testing.assert_array_equal(operator.block(rows, cols), operator.toarray()[rows][:, cols])
+
+
+def test_block_of_several_cotangents(sequences):
+    K = sequences.toarray()
+    assert K.shape == (84, 84)
+    rows, cols = np.array([3, 80, 3, 17]), slice(1, 84, 5)
+    np.testing.assert_allclose(sequences.block(rows, cols), K[rows][:, cols], rtol=1e-5)
+    np.testing.assert_array_equal(sequences.diag(), K.diagonal())
+
+
+def test_diag_is_the_diagonal_of_block(operator, sequences):
+    for op in (operator, sequences):
+        np.testing.assert_array_equal(op.diag(), op.block(slice(None), slice(None)).diagonal())
+        for i in (0, 5, 20):
+            assert op.block([i], [i])[0, 0] == op.diag()[i]
+
+
+def test_symmetric_psd(operator):
+    K = operator.toarray()
+    np.testing.assert_array_equal(K, K.T)
+    assert np.linalg.eigvalsh(K.astype(np.float64)).min() > -1e-5 * np.trace(K)
+
+
+@given(tile=st.integers(16, 80))
+def test_tile_size_does_not_matter(operator, tile):
+    tiled = KernelOperator(operator._features)
+    tiled._tile_rows = tile
+    np.testing.assert_array_equal(tiled.toarray(), operator.toarray())
+
+
+@given(seed=st.integers(0, 2**16))
+def test_permuting_samples_permutes_the_kernel(operator, seed):
+    order = np.random.default_rng(seed).permutation(N)
+    np.testing.assert_array_equal(operator.block(order, order), operator.toarray()[order][:, order])
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 3)])
+def test_matmul(operator, shape):
+    V = np.random.default_rng(0).normal(size=shape)
+    np.testing.assert_allclose(operator.matmul(V), operator.toarray() @ V, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match=r"V must have shape \(70,\)"):
+        operator.matmul(V[1:])
+
+
+def test_matmul_of_factored_embeddings_and_several_cotangents(sequences):
+    V = np.random.default_rng(0).normal(size=(84, 2))
+    expected = sequences.toarray() @ V
+    np.testing.assert_allclose(sequences.matmul(V), expected, rtol=1e-4, atol=1e-4)
+    net, X, _ = TRAPS["large_vocabulary"]()
+    lookup = empirical_ntk(net, X, torch.arange(len(X)) % 3)
+    np.testing.assert_allclose(lookup.matmul(np.eye(len(X))), lookup.toarray(), rtol=1e-10)
+
+
+def test_working_memory_bounds_the_tiles(operator):
+    assert KernelOperator(operator._features, working_memory=1)._tile_rows == 256
+    assert KernelOperator(operator._features, working_memory=1024)._tile_rows == 512
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 5, 8, 10, 16, 33])
+def test_single_precision_on_eleven_million_columns(n_rows):
+    """A plain sgemm of few rows loses three digits here on some processors."""
+    torch.manual_seed(1)
+    n_columns = 11_000_000 // max(1, n_rows // 2)
+    phi = torch.randn(n_rows, n_columns) + 0.5
+    features = Features({"all": Dense(phi, 1)}, torch.zeros(n_rows, 1, 1))
+    found = features.gram(features).double()
+    expected = torch.zeros(n_rows, n_rows, dtype=torch.float64)
+    for block in phi.split(2**20, 1):
+        expected += block.double() @ block.double().T
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 40])
+def test_single_precision_agrees_with_double(n):
+    """Smooth activations: at a kink the two precisions may see different gradients."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(8, 16, 3), nn.GELU(),
+        nn.Flatten(), nn.Linear(16 * 121, 64), nn.Tanh(), nn.Linear(64, 10),
+    )  # fmt: skip
+    X, y = torch.rand(n, 1, 28, 28), torch.arange(n) % 10
+    single = empirical_ntk(net, X, y).toarray()
+    double = empirical_ntk(net.double(), X.double(), y).toarray()
+    assert np.linalg.norm(single - double) <= 1e-5 * np.linalg.norm(double)
+
+
+def test_single_precision_resnet18_of_full_width():
+    torch.manual_seed(0)
+    net = resnet18().eval()
+    X, y = torch.rand(4, 3, 16, 16), torch.arange(4)
+    single = empirical_ntk(net, X, y).toarray()
+    double = empirical_ntk(net.double(), X.double(), y).toarray()
+    assert np.linalg.norm(single - double) <= 1e-5 * np.linalg.norm(double)
+
+
+@given(seed=st.integers(0, 2**16), n=st.integers(2, 60), tile=st.integers(16, 40))
+def test_off_diagonal_maxima_with_ties(seed, n, tile):
+    rng = np.random.default_rng(seed)
+    phi = torch.tensor(rng.integers(-2, 3, size=(n, 4)), dtype=torch.float32)
+    operator = KernelOperator(Features({"all": Dense(phi, 1)}, torch.zeros(n, 1, 1)))
+    operator._tile_rows = tile
+    K = operator.toarray()
+    np.fill_diagonal(K, -np.inf)
+    maxima, argmax = off_diagonal_maxima(operator)
+    np.testing.assert_array_equal(maxima, K.max(axis=1))
+    np.testing.assert_array_equal(argmax, K.argmax(axis=1))
+
+
+def test_the_diagonal_of_a_rectangle_is_refused(operator):
+    rectangle = KernelOperator(operator._features, operator._features.take(slice(0, 3)))
+    with pytest.raises(ValueError, match=r"shape \(70, 3\) has no diagonal"):
+        rectangle.diag()
+    with pytest.raises(ValueError, match="one-dimensional"):
+        operator.block(3, slice(None))
+
+
+class TestSketch:
+    def test_unbiased_with_the_documented_error(self):
+        torch.manual_seed(0)
+        net, _, _ = TRAPS["lenet5"]()
+        X, y = torch.rand(12, 1, 28, 28).double(), torch.arange(12) % 10
+        exact = empirical_ntk(net, X, y).toarray()
+        m = 256
+        draws = np.stack(
+            [
+                empirical_ntk(net, X, y, n_components=m, random_state=seed).toarray()
+                for seed in range(60)
+            ]
+        )
+        norms = np.sqrt(exact.diagonal())
+        bound = np.sqrt((np.outer(norms, norms) ** 2 + exact**2) / m)
+        assert np.abs(draws.mean(axis=0) - exact).max() <= (5 * bound / np.sqrt(60)).max()
+        ratio = draws.std(axis=0) / bound
+        assert 0.5 < np.median(ratio) < 1.1
+
+    def test_same_seed_same_bits_in_any_batches(self):
+        net, X, _ = TRAPS["lenet5"]()
+        y = torch.arange(len(X))
+        first, second, other = (
+            empirical_ntk(net, X, y, n_components=64, random_state=seed, batch_size=size).toarray()
+            for seed, size in ((3, 7), (3, 7), (4, 7))
+        )
+        np.testing.assert_array_equal(first, second)
+        assert np.abs(first - other).max() > 0
+        batched = empirical_ntk(net, X, y, n_components=64, random_state=3, batch_size=2)
+        np.testing.assert_allclose(batched.toarray(), first, rtol=1e-10, atol=1e-12)
