@@ -75,11 +75,15 @@ def _plain_bytes(value):
 
 
 def cached(memory, function, key, *arguments):
-    """``function(*arguments)``, read from ``memory`` where ``key`` was computed before."""
+    """``function(*arguments)``, read from ``memory`` where ``key`` was computed before.
+
+    ``key`` holds the values on which the result depends.
+    """
     memory = check_memory(memory)
     if not isinstance(memory, Memory) or memory.location is None:
         return function(*arguments)
-    return memory.cache(_keyed, ignore=["function", "arguments"])(key, function, arguments)
+    keyed = memory.cache(_keyed, ignore=["function", "arguments"])
+    return keyed(fingerprint(*key), function, arguments)
 
 
 def _keyed(key, function, arguments):

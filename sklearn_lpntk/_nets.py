@@ -5,8 +5,11 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
+
+from ._cache import cached
 
 
 def is_skorch_net(estimator):
@@ -64,6 +67,39 @@ def _unwrapped(module):
 
 
 # -- training and labels ------------------------------------------------------------------
+
+
+def checked_classes(y):
+    """The sorted labels of a classification target with at least two of them."""
+    check_classification_targets(y)
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only ({classes[0]!r}); a classifier's kernel needs at least two "
+            "classes."
+        )
+    return classes
+
+
+def scoring_net(net, X, n_classes):
+    """A skorch net that emits logits, or the default net where None is given."""
+    if net is None:
+        return default_net(X, n_classes)
+    if not is_skorch_net(net):
+        raise TypeError(
+            f"net must be a skorch classifier or FrozenEstimator of one; got "
+            f"{type(net).__name__}. Other classifiers go into RedundancyPruner's estimator=."
+        )
+    require_logits(unfrozen(net))
+    return net
+
+
+def trained(net, X, columns, seed, memory):
+    """The net trained on X, found in the cache, or a frozen one as it is."""
+    if isinstance(net, FrozenEstimator):
+        return unfrozen(net)
+    arguments = net, X, columns, seed
+    return cached(memory, fit_net, ("net", *arguments), *arguments)
 
 
 class ColumnEncoder:

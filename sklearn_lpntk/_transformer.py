@@ -9,24 +9,14 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._cache import cached, fingerprint, warn_if_never_found
+from ._cache import warn_if_never_found
 from ._engine.operator import KernelOperator
 from ._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from ._nets import (
-    ColumnEncoder,
-    default_net,
-    fit_net,
-    is_skorch_net,
-    net_input,
-    require_logits,
-    unfrozen,
-)
+from ._nets import ColumnEncoder, checked_classes, net_input, scoring_net, trained
 from .kernels import extract, make_extractor
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
@@ -179,17 +169,13 @@ class LpNTKTransformer(
         with unfitted_on_error(self):
             progress = FitProgress(self, 2, X, y)
             X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
-            check_classification_targets(y)
-            classes = np.unique(y)
-            if len(classes) < 2:
-                raise ValueError(
-                    f"y has one class only ({classes[0]!r}); a classifier's kernel needs two."
-                )
+            classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
-            net, encoder = self._checked_net(X, y, len(classes))
+            net = scoring_net(self.net, X, len(classes))
+            encoder = ColumnEncoder.for_net(net, X, y)
             with progress.stage("train net"):
-                net = self._trained(net, X, encoder.encode(y), int(net_seed))
+                net = trained(net, X, encoder.encode(y), int(net_seed), self.memory)
             with progress.stage("compute features"):
                 extractor = make_extractor(net, kernel=self.kernel)
                 sketch = self._sketch_size(extractor), int(sketch_seed)
@@ -201,23 +187,6 @@ class LpNTKTransformer(
             self.n_components_ = self._n_columns(features)
             progress.end()
         return features
-
-    def _checked_net(self, X, y, n_classes):
-        net = default_net(X, n_classes) if self.net is None else self.net
-        if not is_skorch_net(net):
-            raise TypeError(
-                f"net must be a skorch classifier or FrozenEstimator of one; got "
-                f"{type(net).__name__}."
-            )
-        require_logits(unfrozen(net))
-        return net, ColumnEncoder.for_net(net, X, y)
-
-    def _trained(self, net, X, columns, seed):
-        if isinstance(net, FrozenEstimator):
-            return unfrozen(net)
-        arguments = net, X, columns, seed
-        key = None if self.memory is None else fingerprint("net", *arguments)
-        return cached(self.memory, fit_net, key, *arguments)
 
     def _sketch_size(self, extractor):
         """Size of the sketch, or None for exact features."""

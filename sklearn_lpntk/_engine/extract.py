@@ -18,11 +18,11 @@ from .capture import Recorder, backward
 from .factors import Dense
 from .features import Features
 from .inputs import checked_forward, forward, n_rows, take, to_batch
+from .parameters import TOLERANCE, refuse_layers, require_finite_state, select_parameters
 from .rules import find_rule
 from .session import borrowed
 
 CHECK_ROWS = 32
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 @dataclass
@@ -53,38 +53,6 @@ class _Trace:
     v: torch.Tensor
 
 
-def select_parameters(module, parameters):
-    """Names of the trainable parameters that count, narrowed by prefixes or a predicate."""
-    trainable = [name for name, p in module.named_parameters() if p.requires_grad]
-    if not list(module.parameters()):
-        raise ValueError("The network has no parameters, so it has no tangent kernel.")
-    if not trainable:
-        raise ValueError(
-            "All parameters of the network are frozen (requires_grad=False); "
-            "unfreeze those that the kernel should use."
-        )
-    if parameters is None:
-        return trainable
-    if callable(parameters):
-        chosen = [name for name in trainable if parameters(name)]
-    else:
-        prefixes = [parameters] if isinstance(parameters, str) else list(parameters)
-        for prefix in prefixes:
-            if not any(_has_prefix(name, prefix) for name in trainable):
-                raise ValueError(
-                    f"No trainable parameter is named {prefix!r} or lies below it; "
-                    f"the trainable parameters are {trainable}."
-                )
-        chosen = [name for name in trainable if any(_has_prefix(name, p) for p in prefixes)]
-    if not chosen:
-        raise ValueError(f"parameters= selects none of the trainable parameters {trainable}.")
-    return chosen
-
-
-def _has_prefix(name, prefix):
-    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
-
-
 class Extractor:
     """Computes the factors of labelled samples under one network, cotangent and plan."""
 
@@ -92,7 +60,7 @@ class Extractor:
         self.module, self.cotangent, self.batch_size = module, cotangent, batch_size
         self.plan = Plan() if plan is None else plan
         self.names = select_parameters(module, parameters)
-        _refuse(module)
+        refuse_layers(module)
         first = next(p for p in module.parameters() if p.is_floating_point())
         self.dtype, self.device = first.dtype, first.device
 
@@ -116,7 +84,7 @@ class Extractor:
             raise ValueError("X has no samples.")
         y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
         with borrowed(self.module):
-            self._require_finite_state()
+            require_finite_state(self.module)
             while True:
                 try:
                     batches = list(self._batches(X, y, n, sketch, progress))
@@ -363,22 +331,6 @@ class Extractor:
             self.plan.loop = True
         raise _PlanChanged
 
-    # -- refusals -------------------------------------------------------------------------
-
-    def _require_finite_state(self):
-        if self.on_meta:
-            return
-        for kind, tensors in (
-            ("parameter", self.module.named_parameters()),
-            ("buffer", self.module.named_buffers()),
-        ):
-            for name, tensor in tensors:
-                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                    raise ValueError(
-                        f"The network's {kind} {name!r} contains NaN or infinity (a diverged "
-                        "training?); its kernel would be meaningless."
-                    )
-
 
 def _look_like_probabilities(logits):
     if logits.device.type == "meta" or logits.shape[1] == 1:
@@ -400,22 +352,3 @@ def _require_columns(y, n_logits):
 
 def _full_name(key, name):
     return f"{key}.{name}" if key else name
-
-
-def _refuse(module):
-    for name, p in module.named_parameters():
-        if isinstance(p, torch.nn.parameter.UninitializedParameter):
-            raise ValueError(
-                f"The parameter {name!r} is not initialised; run the network once on data."
-            )
-        if p.dtype not in TOLERANCE:
-            raise ValueError(
-                f"The parameter {name!r} is {p.dtype}; the kernel is computed in float32 or "
-                "float64: convert the network with .float()."
-            )
-    for name, child in module.named_modules():
-        if getattr(child, "scale_grad_by_freq", False):
-            raise ValueError(
-                f"The layer {name!r} has scale_grad_by_freq=True: its gradient depends on the "
-                "rest of the batch, so there is no per-sample kernel; set it to False."
-            )

@@ -61,12 +61,13 @@ class KernelOperator:
     def _pick(self, features, index):
         """Features of the samples concerned, and which of their rows (None: all)."""
         R, n = features.n_cotangents, features.n_samples
-        index = np.ascontiguousarray(np.arange(n * R)[index])
+        index = np.arange(n * R)[index]
         if index.ndim != 1:
             raise ValueError(
                 f"rows and cols must be slices or one-dimensional arrays; one index selects "
                 f"an array of shape {index.shape}. Use [i] for a single row."
             )
+        index = np.ascontiguousarray(index)
         if R == 1:
             if len(index) and np.array_equal(index, np.arange(index[0], index[-1] + 1)):
                 return features.take(slice(int(index[0]), int(index[-1]) + 1)), None

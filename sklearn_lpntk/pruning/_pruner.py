@@ -1,13 +1,12 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
-from contextlib import nullcontext
 from copy import deepcopy
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Bunch, _safe_indexing, check_random_state, get_tags
+from sklearn.utils import _safe_indexing, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -16,22 +15,22 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
 
-from .._cache import cached, fingerprint, warn_if_never_found
+from .._cache import warn_if_never_found
 from .._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._nets import (
     ColumnEncoder,
-    default_net,
+    checked_classes,
     fit_net,
     is_skorch_net,
     net_input,
-    require_logits,
+    scoring_net,
     unfrozen,
 )
 from ..cluster._farthest_point import resolve_n_clusters
-from ._orders import STRATEGIES, Samples
+from ._orders import STRATEGIES
+from ._scoring import score_samples
 from ._selection import kept_mask
 
 
@@ -41,19 +40,11 @@ def _estimator_has(method):
     def check(self):
         estimator = getattr(self, "estimator_", self.estimator)
         if estimator is None:
-            estimator = self.net if self.net is not None else default_net(np.zeros((2, 1)), 2)
+            estimator = self.net if self.net is not None else scoring_net(None, np.eye(2), 2)
         getattr(unfrozen(estimator), method)
         return True
 
     return check
-
-
-def _stage(progress, name):
-    return nullcontext() if progress is None else progress.stage(name)
-
-
-def _order_samples(strategy, samples):
-    return STRATEGIES[strategy].order(samples)
 
 
 def _rows(X, y, kept, found):
@@ -323,28 +314,6 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     def _select(self, X, y, progress):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
-        self._check_parameters()
-        array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
-        check_classification_targets(y)
-        classes = np.unique(y)
-        if len(classes) < 2:
-            raise ValueError(
-                f"y has one class only ({classes[0]!r}); pruning for a classifier needs at least "
-                "two classes."
-            )
-        if isinstance(self.n_clusters, Integral):
-            resolve_n_clusters(self.n_clusters, len(y))
-        net = self._scoring_net(array, len(classes))
-        found = Bunch(net=net, scored=None, array=array, y=y, classes=classes)
-        seeds = self._seeds()
-        found.net_seed = int(seeds[0].generate_state(1)[0])
-        if STRATEGIES[self.strategy].needs_net:
-            self._train(found, progress)
-        self._order(found, np.random.default_rng(seeds[1]), progress)
-        found.kept = self._kept(found)
-        return found
-
-    def _check_parameters(self):
         if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
             recipes = sorted(name for name, s in STRATEGIES.items() if s.has_auto)
             raise ValueError(
@@ -352,57 +321,31 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 f"strategy={self.strategy!r} needs a fraction."
             )
         warn_if_never_found(self)
-
-    def _seeds(self):
-        entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return np.random.SeedSequence(int(entropy)).spawn(2)
-
-    def _scoring_net(self, X, n_classes):
+        array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+        classes = checked_classes(y)
+        if isinstance(self.n_clusters, Integral):
+            resolve_n_clusters(self.n_clusters, len(y))
         net = self.net
         if net is None and is_skorch_net(self.estimator):
             net = self.estimator
-        if net is None:
-            return default_net(X, n_classes)
-        if not is_skorch_net(net):
-            raise TypeError(
-                f"net must be a skorch classifier or FrozenEstimator of one; got "
-                f"{type(net).__name__}. Other classifiers go into estimator=."
-            )
-        require_logits(unfrozen(net))
-        return net
-
-    def _train(self, found, progress):
-        """The scoring net, trained on all rows, or as it is where it is frozen."""
-        found.encoder = ColumnEncoder.for_net(found.net, found.array, found.y)
-        found.columns = found.encoder.encode(found.y)
-        if isinstance(found.net, FrozenEstimator):
-            found.scored = unfrozen(found.net)
-            return
-        with _stage(progress, "train scoring net"):
-            arguments = found.net, found.array, found.columns, found.net_seed
-            found.scored = cached(self.memory, fit_net, self._key("net", *arguments), *arguments)
-
-    def _key(self, *values):
-        return None if self.memory is None else fingerprint(*values)
-
-    def _order(self, found, rng, progress):
-        options = {
-            "kernel": self.kernel,
-            "scope": self.scope,
-            "n_clusters": self.n_clusters,
-            "decide_only": self.prune_fraction == "auto" and self.strategy == "redundant",
-        }
-        if found.scored is None:  # a strategy without a net: classes in order
-            found.columns = np.searchsorted(found.classes, found.y)
-            X = found.array
-        else:
-            X = net_input(found.scored, found.array)
-        key = self._key(
-            "order", found.scored, X, found.columns, self.strategy, options, rng.bit_generator.state
+        found = score_samples(
+            scoring_net(net, array, len(classes)),
+            array,
+            y,
+            self.strategy,
+            {
+                "kernel": self.kernel,
+                "scope": self.scope,
+                "n_clusters": self.n_clusters,
+                "decide_only": self.prune_fraction == "auto" and self.strategy == "redundant",
+            },
+            seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+            memory=self.memory,
+            n_jobs=self.n_jobs,
+            progress=progress,
         )
-        samples = Samples(found.scored, X, found.columns, options | {"n_jobs": self.n_jobs}, rng)
-        with _stage(progress, f"order samples by {self.strategy}"):
-            found.ordering = cached(self.memory, _order_samples, key, self.strategy, samples)
+        found.kept = self._kept(found)
+        return found
 
     def _kept(self, found):
         n_drop = self.prune_fraction
@@ -420,7 +363,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         self.pruned_indices_ = np.flatnonzero(~found.kept)
         self.prune_order_ = ordering.prune_order
         for name, value in (
-            ("net_", found.scored),
+            ("net_", found.trained),
             ("redundancy_", ordering.redundancy),
             ("dominators_", ordering.dominators),
             ("n_redundant_", ordering.n_redundant),

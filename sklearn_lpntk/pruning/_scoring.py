@@ -1,0 +1,62 @@
+"""Train the scoring net and order the samples, each found in the cache where it was done."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._cache import cached
+from .._nets import ColumnEncoder, net_input, trained
+from ._orders import STRATEGIES, Ordering, Samples
+
+
+@dataclass
+class Scored:
+    """What scoring found out.
+
+    Attributes
+    ----------
+    net : skorch net, as it was given
+    net_seed : int
+        Of its weights and batches.
+    trained : fitted skorch net, or None for a strategy that needs none
+    array, y : ndarray of shape (n_samples, ...) and (n_samples,)
+    classes : ndarray of shape (n_classes,)
+    ordering : Ordering
+    kept : ndarray of shape (n_samples,), bool, or None before a fraction is chosen
+    """
+
+    net: object
+    net_seed: int
+    trained: object
+    array: np.ndarray
+    y: np.ndarray
+    classes: np.ndarray
+    ordering: Ordering
+    kept: np.ndarray | None = None
+
+
+def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progress):
+    """Train the net where the strategy needs one, and order the samples by the strategy."""
+    seeds = np.random.SeedSequence(int(seed)).spawn(2)
+    net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
+    classes, columns = np.unique(y, return_inverse=True)
+    inputs, fitted = X, None
+    if STRATEGIES[strategy].needs_net:
+        columns = ColumnEncoder.for_net(net, X, y).encode(y)
+        with _stage(progress, "train scoring net"):
+            fitted = trained(net, X, columns, net_seed, memory)
+        inputs = net_input(fitted, X)
+    samples = Samples(fitted, inputs, columns, options | {"n_jobs": n_jobs}, rng)
+    key = "order", fitted, inputs, columns, strategy, options, rng.bit_generator.state
+    with _stage(progress, f"order samples by {strategy}"):
+        ordering = cached(memory, _order, key, strategy, samples)
+    return Scored(net, net_seed, fitted, X, y, classes, ordering)
+
+
+def _stage(progress, name):
+    return nullcontext() if progress is None else progress.stage(name)
+
+
+def _order(strategy, samples):
+    return STRATEGIES[strategy].order(samples)
