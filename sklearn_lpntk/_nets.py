@@ -276,6 +276,7 @@ def default_net(X, n_classes):
         lr=0.01,
         max_epochs=30,
         batch_size=64,
+        iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
         device="cuda" if torch.cuda.is_available() else "cpu",

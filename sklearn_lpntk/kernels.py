@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.utils import check_random_state
 
@@ -266,7 +267,12 @@ def sketch_seed(n_components, random_state):
 
 def extract(extractor, X, y=None, n_components=None, seed=None, *, names=("X", "y")):
     """Features of labelled samples, sketched batch by batch where ``n_components`` says so."""
-    X = X if isinstance(X, (Mapping, torch.Tensor)) else np.asarray(X)
+    if issparse(X):
+        raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
+    if not isinstance(X, (Mapping, torch.Tensor)):
+        X = np.asarray(X)
+        if X.ndim == 0:
+            raise ValueError(f"X must be an array, a tensor or a dict of them; got {X!r}.")
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else (int(n_components), seed)
     return extractor(X, y, sketch=sketch)
@@ -288,6 +294,7 @@ def _check_columns(extractor, y, n, names):
         raise ValueError(
             f"{names[1]} must have shape ({n},), one logit column a sample; got {y.shape}."
         )
+    y = np.array(y.tolist()) if y.dtype == object else y
     if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
         raise ValueError(
             f"{names[1]} must hold logit columns, integers from 0; got dtype {y.dtype}. Encode "

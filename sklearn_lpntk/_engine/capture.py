@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass
@@ -20,37 +21,63 @@ class Call:
     gradients: list = field(default_factory=list)  # one tensor or None per cotangent
 
 
-class Recorder:
-    """Context manager that records the calls of ``modules``, a dict of key -> module."""
+class Recorder(TorchFunctionMode):
+    """Records the calls of ``modules`` (key -> module), and uses of their weights outside.
 
-    def __init__(self, modules):
+    A weight that is used without its layer being called (``F.linear(x, layer.weight)``,
+    attention's output projection) lands in ``used_outside``, as the id of the parameter.
+
+    Enter it for the forward pass, set ``recording`` to False, and leave it after the
+    backward pass: activation checkpointing calls the layers again there.
+    """
+
+    def __init__(self, modules, parameters):
+        super().__init__()
         self.modules = modules
-        self.calls = []
+        self.parameters = {id(p) for p in parameters}
+        self.calls, self.used_outside, self.recording = [], set(), True
+        self._depth = 0  # calls of recorded layers under way
 
     def __enter__(self):
-        self._handles = [
-            module.register_forward_hook(self._hook(key), prepend=True, with_kwargs=True)
-            for key, module in self.modules.items()
-        ]
-        return self
+        self._handles = []
+        for key, module in self.modules.items():
+            self._handles += [
+                module.register_forward_pre_hook(self._enter_layer, prepend=True),
+                module.register_forward_hook(self._hook(key), prepend=True, with_kwargs=True),
+            ]
+        return super().__enter__()
 
     def __exit__(self, *exc_info):
         for handle in self._handles:
             handle.remove()
+        return super().__exit__(*exc_info)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if self.recording and not self._depth and isinstance(out, torch.Tensor):
+            for value in (*args, *(kwargs or {}).values()):
+                many = value if isinstance(value, (list, tuple)) else (value,)
+                self.used_outside |= self.parameters & {id(one) for one in many}
+        return out
+
+    def _enter_layer(self, module, args):
+        self._depth += 1
 
     def _hook(self, key):
         def record(module, args, kwargs, output):
+            self._depth -= 1
             if not torch.is_grad_enabled():
                 return None  # the network cut the graph here: no gradient flows
             rooted = output
             if not output.requires_grad:
                 rooted = output.detach().requires_grad_()
             if output._is_view() or rooted is not output:
-                # an in-place operation on a view (Linear's output for 3-D input), or on
+                # an in-place operation on a view (Linear's output for 3-d input), or on
                 # a leaf, would rewrite the history that the edge points to
                 rooted = rooted.clone()
-            value = args[0] if args else next(iter(kwargs.values()))
-            self.calls.append(Call(key, value.detach(), get_gradient_edge(rooted)))
+            if self.recording:
+                value = args[0] if args else next(iter(kwargs.values()))
+                self.calls.append(Call(key, value.detach(), get_gradient_edge(rooted)))
             return rooted if rooted is not output else None
 
         return record

@@ -19,19 +19,39 @@ class Cotangent:
     needs_y: bool
 
     def __call__(self, logits, y):
-        v = self.function(logits, y)
-        if not isinstance(v, torch.Tensor):
-            v = torch.as_tensor(v)
-        v = v.to(dtype=logits.dtype, device=logits.device)
         n, n_logits = logits.shape
+        _require_columns(y, n_logits)
+        v = self.function(logits.clone(), y)
+        if v is None:
+            raise ValueError(f"The cotangent {self.name!r} returned None; {self._allowed}.")
+        v = torch.as_tensor(v, dtype=logits.dtype, device=logits.device).detach()
+        shape = tuple(v.shape)
         if v.ndim == 2:
             v = v.unsqueeze(1)
-        if v.ndim != 3 or v.shape[0] != n or v.shape[2] != n_logits:
+        if v.ndim != 3 or v.shape[0] != n or v.shape[2] != n_logits or v.shape[1] < 1:
             raise ValueError(
-                f"The cotangent {self.name!r} returned shape {tuple(v.shape)} for logits of "
-                f"shape {(n, n_logits)}; return (n, K) or (n, R, K)."
+                f"The cotangent {self.name!r} returned shape {shape} for logits of shape "
+                f"{(n, n_logits)}; {self._allowed}."
+            )
+        if v.device.type != "meta" and not torch.isfinite(v).all():
+            raise ValueError(
+                f"The cotangent {self.name!r} returned NaN or infinity; {self._allowed}."
             )
         return v
+
+    _allowed = "return finite numbers of shape (n, K) or (n, R, K)"
+
+
+def _require_columns(y, n_logits):
+    if y.device.type == "meta":
+        return
+    n_classes = max(n_logits, 2)
+    if y.min() < 0 or y.max() >= n_classes:
+        outside = sorted(set(y[(y < 0) | (y >= n_classes)].tolist()))
+        raise ValueError(
+            f"y contains {outside[:5]}, but the network has {n_logits} logit(s): labels must be "
+            f"logit columns from 0 to {n_classes - 1}."
+        )
 
 
 def _one_hot(y, n_logits, dtype):
@@ -86,7 +106,7 @@ def find_cotangent(kernel):
     if callable(kernel):
         name = getattr(kernel, "__name__", type(kernel).__name__)
         return Cotangent(name, kernel, needs_y=False)
-    if kernel not in COTANGENTS:
+    if not isinstance(kernel, str) or kernel not in COTANGENTS:
         raise ValueError(
             f"Unknown kernel {kernel!r}; use one of {sorted(COTANGENTS)} or a callable "
             "(logits, y) -> (n, K) or (n, R, K)."

@@ -145,14 +145,21 @@ class Outer:
         left = self._activation_gram(other, rows, cols)
         right = _position_gram(self.g[:, g_rows], other.g[:, g_cols])
         out = out.unflatten(0, (n, R)).unflatten(2, (m, R))
+
+        def product(t, u):
+            a = left[t * n : (t + 1) * n, u * m : (u + 1) * m]
+            g = right[t * n * R : (t + 1) * n * R, u * m * R : (u + 1) * m * R]
+            return a[:, None, :, None] * g.unflatten(0, (n, R)).unflatten(2, (m, R))
+
+        # (t, u) and (u, t) are added to each other first: so the transposed tile has the
+        # same bits
+        shared = min(len(self.a), len(other.a))
         for t in range(len(self.a)):
-            a_rows = left[t * n : (t + 1) * n]
-            g_t = right[t * n * R : (t + 1) * n * R]
             for u in range(len(other.a)):
-                a_tu = a_rows[:, u * m : (u + 1) * m]
-                g_tu = g_t[:, u * m * R : (u + 1) * m * R]
-                g_tu = g_tu.unflatten(0, (n, R)).unflatten(2, (m, R))
-                out.addcmul_(a_tu[:, None, :, None], g_tu)
+                if t < u < shared:
+                    out += product(t, u).add_(product(u, t))
+                elif t == u or max(t, u) >= shared:
+                    out += product(t, u)
 
     def _activation_gram(self, other, rows, cols):
         return _position_gram(self.a[:, rows], other.a[:, cols])

@@ -35,49 +35,70 @@ def to_batch(X, rows, dtype, device):
 
 def _to_tensor(value, dtype, device):
     if not isinstance(value, torch.Tensor):
-        value = torch.from_numpy(np.array(value))  # a copy: memmapped rows are read-only
-    if value.is_floating_point():
-        value = value.to(device=device, dtype=dtype)
-        if device.type != "meta" and not torch.isfinite(value).all():
-            raise ValueError("X contains NaN or infinity; the kernel needs finite inputs.")
-        return value.detach()
-    if value.dtype == torch.bool:
-        return value.to(device)
-    return value.to(device=device, dtype=torch.int64)
+        value = np.array(value)  # a copy: memmapped rows are read-only
+        if value.dtype.kind not in "fiub":
+            raise ValueError(
+                f"X must hold real numbers; got an array of dtype {value.dtype}. Pass a dense "
+                "numeric array or tensor, or a dict of them."
+            )
+        value = torch.from_numpy(value)
+    if value.is_complex() or value.layout != torch.strided:
+        raise ValueError(
+            f"X must be a dense real tensor; got {value.dtype} in layout {value.layout}."
+        )
+    if not value.is_floating_point():
+        dtype = torch.bool if value.dtype == torch.bool else torch.int64
+    value = value.detach().to(device=device, dtype=dtype)
+    finite = device.type == "meta" or not dtype.is_floating_point
+    if not finite and not torch.isfinite(value).all():
+        raise ValueError("X contains NaN or infinity; the kernel needs finite inputs.")
+    return value
 
 
 def forward(module, x):
-    """Logits of shape (n, K): the module's output, or element 0 of a tuple (as in skorch)."""
-    out = module(**x) if isinstance(x, Mapping) else module(x)
+    """Logits of shape (n, K): the module's output, or element 0 of a tuple (as in skorch).
+
+    The module gets a copy of x: it may work in place.
+    """
+    if isinstance(x, Mapping):
+        out = module(**{key: value.clone() for key, value in x.items()})
+    else:
+        out = module(x.clone())
     if isinstance(out, (tuple, list)):
         out = out[0]
-    return out.unsqueeze(1) if out.ndim == 1 else out
+    # one logit a sample, or a squeezed batch of one
+    if isinstance(out, torch.Tensor) and out.ndim < 2 and n_rows(x) in (1, out.numel()):
+        return out.reshape(n_rows(x), -1)
+    return out
 
 
-def checked_forward(module, x):
+def checked_forward(module, x, dtype=None):
     """`forward` whose errors name what was given and what the network looks like."""
     try:
         logits = forward(module, x)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, TypeError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
             f"The network failed on a batch of X with {_describe(x)}, while its first layer "
             f"is {_first_layer(module)}. Original error: {error}"
         ) from error
     n = n_rows(x)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.shape[0] != n:
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits)
+    tensor = isinstance(logits, torch.Tensor)
+    if not tensor or logits.ndim != 2 or len(logits) != n or not logits.shape[1]:
+        given = f"shape {tuple(logits.shape)}" if tensor else f"a {type(logits).__name__}"
         raise ValueError(
-            f"The network must return logits of shape (n_samples, n_logits) or (n_samples,); "
-            f"for {n} samples it returned {shape}."
+            "The network must return logits of shape (n_samples, n_logits) or (n_samples,), or "
+            f"a tuple of which they are the first; for {n} samples it returned {given}."
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"The network must return floating point logits; got {logits.dtype}.")
     if logits.device.type != "meta" and not torch.isfinite(logits).all():
         raise ValueError(
             "The network's output contains NaN or infinity (a diverged training?); "
             "its kernel would be meaningless."
         )
-    return logits
+    return logits if dtype is None else logits.to(dtype)
 
 
 def _describe(x):

@@ -77,7 +77,11 @@ class KernelOperator:
         return taken, position * R + index % R
 
     def diag(self):
-        """The diagonal, equal to that of `block`, bit for bit; ndarray of shape (n_rows,)."""
+        """The diagonal, an ndarray of shape (n_rows,).
+
+        It equals that of `block` bit for bit in single precision, and to rounding in double
+        precision, where matrix products are not reproducible to the bit.
+        """
         if self.shape[0] != self.shape[1]:
             raise ValueError(f"A kernel of shape {self.shape} has no diagonal.")
         out, R = np.empty(self.shape[0], self.dtype), self._features.n_cotangents
@@ -112,13 +116,19 @@ class KernelOperator:
         return out
 
     def _tiles(self):
-        """(rows, cols, tile) over sample slices; the upper triangle of a symmetric kernel."""
+        """(rows, cols, tile) over sample slices; the upper triangle of a symmetric kernel.
+
+        Tiles on its diagonal are symmetric to the bit.
+        """
         for rows in slices(self._features.n_samples, self._tile_rows):
             left = self._features.take(rows)
             for cols in slices(self._other.n_samples, self._tile_rows):
                 if self._symmetric and cols.start < rows.start:
                     continue
-                yield rows, cols, left.gram(self._other.take(cols))
+                tile = left.gram(self._other.take(cols))
+                if self._symmetric and rows == cols:
+                    tile = tile.triu() + tile.triu(1).T
+                yield rows, cols, tile
 
 
 def slices(n, step):

@@ -2,13 +2,13 @@
 
 import torch
 
-# self-check, relative to the norm of the whole gradient; also the precisions allowed
+# of the self-check, relative to the norm of the whole gradient; also the precisions allowed
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 def select_parameters(module, parameters):
     """Names of the trainable parameters that count, narrowed by prefixes or a predicate."""
-    trainable = [name for name, p in module.named_parameters() if p.requires_grad]
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not list(module.parameters()):
         raise ValueError("The network has no parameters, so it has no tangent kernel.")
     if not trainable:
@@ -17,21 +17,30 @@ def select_parameters(module, parameters):
             "unfreeze those that the kernel should use."
         )
     if parameters is None:
-        return trainable
-    if callable(parameters):
-        chosen = [name for name in trainable if parameters(name)]
-    else:
-        prefixes = [parameters] if isinstance(parameters, str) else list(parameters)
-        for prefix in prefixes:
-            if not any(_has_prefix(name, prefix) for name in trainable):
-                raise ValueError(
-                    f"No trainable parameter is named {prefix!r} or lies below it; "
-                    f"the trainable parameters are {trainable}."
-                )
-        chosen = [name for name in trainable if any(_has_prefix(name, p) for p in prefixes)]
+        return list(trainable)
+    # a tied parameter has several names: any of them selects it
+    names = {name: set() for name in trainable}
+    first = {id(p): name for name, p in trainable.items()}
+    for alias, p in module.named_parameters(remove_duplicate=False):
+        if id(p) in first:
+            names[first[id(p)]].add(alias)
+    chosen = [name for name, own in names.items() if any(map(_selector(parameters, names), own))]
     if not chosen:
-        raise ValueError(f"parameters= selects none of the trainable parameters {trainable}.")
+        raise ValueError(f"parameters= selects none of the trainable parameters {list(trainable)}.")
     return chosen
+
+
+def _selector(parameters, names):
+    if callable(parameters):
+        return parameters
+    prefixes = [parameters] if isinstance(parameters, str) else list(parameters)
+    for prefix in prefixes:
+        if not any(_has_prefix(alias, prefix) for own in names.values() for alias in own):
+            raise ValueError(
+                f"No trainable parameter is named {prefix!r} or lies below it; "
+                f"the trainable parameters are {list(names)}."
+            )
+    return lambda alias: any(_has_prefix(alias, prefix) for prefix in prefixes)
 
 
 def _has_prefix(name, prefix):
@@ -39,34 +48,71 @@ def _has_prefix(name, prefix):
 
 
 def require_finite_state(module):
-    """Refuse parameters and buffers with NaN or infinity."""
-    tensors = [("parameter", *named) for named in module.named_parameters()]
-    tensors += [("buffer", *named) for named in module.named_buffers()]
-    for kind, name, tensor in tensors:
-        if tensor.device.type == "meta" or not tensor.is_floating_point():
-            continue
-        if not torch.isfinite(tensor).all():
+    """Refuse parameters with NaN or infinity, and buffers with NaN.
+
+    A buffer may hold infinity: attention masks do.
+    """
+    for name, p in module.named_parameters():
+        if p.device.type != "meta" and not torch.isfinite(p).all():
             raise ValueError(
-                f"The network's {kind} {name!r} contains NaN or infinity (a diverged "
+                f"The network's parameter {name!r} contains NaN or infinity (a diverged "
                 "training?); its kernel would be meaningless."
             )
+    for name, b in module.named_buffers():
+        if b.device.type != "meta" and b.is_floating_point() and torch.isnan(b).any():
+            raise ValueError(
+                f"The network's buffer {name!r} contains NaN (a diverged training?); "
+                "its kernel would be meaningless."
+            )
 
 
-def refuse_layers(module):
+def refuse_network(module):
     """Refuse what has no per-sample gradient, or not in a precision of ours."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            "The network is a ScriptModule, whose layers can't be observed; pass the module "
+            "that was scripted or traced."
+        )
+    dtypes = set()
     for name, p in module.named_parameters():
-        if isinstance(p, torch.nn.parameter.UninitializedParameter):
-            raise ValueError(
-                f"The parameter {name!r} is not initialised; run the network once on data."
-            )
-        if p.dtype not in TOLERANCE:
-            raise ValueError(
-                f"The parameter {name!r} is {p.dtype}; the kernel is computed in float32 or "
-                "float64: convert the network with .float()."
-            )
+        _refuse_parameter(name, p)
+        dtypes.add(p.dtype)
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"The network's parameters have several dtypes {sorted(map(str, dtypes))}; convert "
+            "it with .float() or .double()."
+        )
+    owners = {}
+    for name, child in module.named_modules():
+        for p in child._parameters.values():
+            owners.setdefault(id(p), []).append(name)
     for name, child in module.named_modules():
         if getattr(child, "scale_grad_by_freq", False):
             raise ValueError(
                 f"The layer {name!r} has scale_grad_by_freq=True: its gradient depends on the "
                 "rest of the batch, so there is no per-sample kernel; set it to False."
             )
+        renormalised = getattr(child, "max_norm", None) is not None
+        if renormalised and len(owners.get(id(getattr(child, "weight", None)), [])) > 1:
+            raise ValueError(
+                f"The layer {name!r} has max_norm= and a weight tied to another layer: the "
+                "other layer's output then depends on which rows were looked up before. Untie "
+                "the weight or set max_norm=None."
+            )
+
+
+def _refuse_parameter(name, p):
+    if isinstance(p, torch.nn.parameter.UninitializedParameter):
+        raise ValueError(
+            f"The parameter {name!r} is not initialised; run the network once on data."
+        )
+    if p.dtype not in TOLERANCE:
+        raise ValueError(
+            f"The parameter {name!r} is {p.dtype}; the kernel is computed in float32 or "
+            "float64: convert the network with .float()."
+        )
+    if p.is_inference():
+        raise ValueError(
+            f"The parameter {name!r} was created under torch.inference_mode, where nothing can "
+            "be differentiated; build the network outside of it."
+        )

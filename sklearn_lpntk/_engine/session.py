@@ -1,5 +1,6 @@
 """Borrow a network: evaluation mode, frozen, and given back exactly as it was."""
 
+import random
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 def borrowed(module):
     """Evaluation mode with every parameter frozen; all state is restored on exit.
 
-    Restored, also after an exception: training flags, ``requires_grad``, parameters that a
-    forward pass rewrites (``nn.Embedding(max_norm=...)``), buffers, torch's and numpy's
-    global random state and torch's switches.
+    Restored, also after an exception: the modules' attributes, ``requires_grad``, the values
+    of parameters and buffers, the global random states of torch, numpy and Python, and
+    torch's switches.
     """
     with ExitStack() as stack:
         stack.enter_context(_torch_switches(module))
@@ -26,30 +27,26 @@ def borrowed(module):
 
 
 def _restorer(module):
-    training = [(child, child.training) for child in module.modules()]
+    children = [(m, dict(vars(m)), dict(m._buffers)) for m in module.modules()]
     requires_grad = [(p, p.requires_grad) for p in module.parameters()]
-    buffers = [(child, dict(child._buffers)) for child in module.modules()]
-    values = [(t, t.clone()) for t in _rewritten_in_forward(module)]
+    # a forward pass may rewrite buffers, and weights: nn.Embedding(max_norm=...) does
+    state = [*module.parameters(), *module.buffers()]
+    values = [(t, t._version, t.detach().clone()) for t in state if not t.is_inference()]
 
     def restore():
-        for child, flag in training:
-            child.training = flag
-        for child, saved in buffers:
-            child._buffers.update(saved)
+        for child, attributes, buffers in children:
+            vars(child).clear()
+            vars(child).update(attributes)
+            child._buffers.clear()
+            child._buffers.update(buffers)
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
         with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
+            for tensor, version, value in values:
+                if tensor._version != version:
+                    tensor.copy_(value)
 
     return restore
-
-
-def _rewritten_in_forward(module):
-    yield from (b for b in module.buffers() if b is not None)
-    for child in module.modules():
-        if getattr(child, "max_norm", None) is not None and hasattr(child, "weight"):
-            yield child.weight.detach()
 
 
 @contextmanager
@@ -90,9 +87,10 @@ def full_precision(device):
 @contextmanager
 def _random_state(module):
     cuda = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
-    state = np.random.get_state()
+    state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=sorted(cuda)):
             yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state[0])
+        random.setstate(state[1])

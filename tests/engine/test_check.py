@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_lpntk._engine import extract as extract_module
+from sklearn_lpntk._engine import trace as trace_module
+from sklearn_lpntk._engine.check import SelfCheck
 from sklearn_lpntk._engine.cotangents import find_cotangent
 from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.rules import LinearRule
@@ -87,22 +88,22 @@ def test_a_wrong_vmap_is_found_and_looped(monkeypatch):
     def wrong(module, names, x, v):
         return {n: 2 * g for n, g in real(module, names, x, v).items()}
 
-    real = extract_module.batched_gradients
-    monkeypatch.setattr(extract_module, "batched_gradients", wrong)
+    real = trace_module.batched_gradients
+    monkeypatch.setattr(trace_module, "batched_gradients", wrong)
     assert run("bare_parameter").loop
 
 
 def test_the_check_runs_once_for_one_sequence_of_calls(monkeypatch):
     checks = []
-    real = Extractor._verify
+    real = SelfCheck._verify
 
     def counted(self, *args, **kwargs):
         checks.append(1)
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(Extractor, "_verify", counted)
+    monkeypatch.setattr(SelfCheck, "_verify", counted)
     module, X, _ = TRAPS["lenet5"]()
-    Extractor(module, find_cotangent("lpntk"), batch_size=2)(X, torch.arange(len(X)))
+    Extractor(module, find_cotangent("lpntk"), batch_size=2)(X[:6], torch.arange(6))
     assert len(checks) == 1
 
 

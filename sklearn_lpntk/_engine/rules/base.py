@@ -38,15 +38,18 @@ class LayerRule:
         """Possible layouts of the samples in a call's input, the likeliest first.
 
         ``"rows"``: the first axis holds n samples, or n groups of positions in sample
-        order (windows, flattened sequences); ``"second"``: sequence-first data.
+        order (windows, flattened sequences); ``"second"``: sequence-first data;
+        ``"single"``: all of a batch of one, whatever the axes.
         """
+        if n == 1:
+            return ["single"]
         size = x.shape[0] if x.ndim else 0
         possible = []
-        if n == 1 or size == n:
+        if size == n:
             possible.append("rows")
         if self.sequence_first and x.ndim > 1 and x.shape[1] == n:
             possible.append("second")
-        if n > 1 and size > n and size % n == 0:
+        if size > n and size % n == 0:
             possible.append("rows")
         return possible
 

@@ -1,0 +1,175 @@
+"""The self-check: the rules against plain autograd, while they run.
+
+Three parts, from thorough to frequent:
+
+* the first rows of a run, and the whole batch whenever the sequence of recorded calls
+  changes, are compared parameter by parameter, under random cotangents;
+* in every batch a few random rows are run again by themselves: their logits and the
+  weighted sum of their gradients must be those found in the batch, so that rows which a
+  network permutes or mixes in a later batch are noticed;
+* a weight used without its layer is seen as it happens (`capture.Recorder`).
+
+A parameter that differs changes the plan, and the run starts again.
+"""
+
+import torch
+
+from .autograd import densified
+from .inputs import checked_forward, n_rows, take
+from .parameters import TOLERANCE
+from .trace import PlanChanged, full_name
+
+HEAD_ROWS = 32
+SPOT_ROWS = 4
+
+
+class SelfCheck:
+    """Checks the batches of one run of a `Tracer`."""
+
+    def __init__(self, tracer):
+        self.tracer, self.module, self.plan = tracer, tracer.module, tracer.plan
+        self.active = tracer.device.type != "meta"
+        self._generator = torch.Generator().manual_seed(0)
+
+    def before(self, x):
+        """Before the first batch is traced: a row's logits must not depend on the others."""
+        n = min(n_rows(x), HEAD_ROWS)
+        if n == 1 or not self.active:
+            return
+        x = take(x, slice(0, n))
+        logits = self._forward(x)
+        for i in (0, n - 1):
+            try:
+                alone = self._forward(take(x, slice(i, i + 1)))
+            except ValueError as error:
+                raise ValueError(
+                    "The network fails on one row alone, so its logits depend on the rest of "
+                    "the batch (BatchNorm without running statistics?); the kernel of a pair "
+                    f"would not be defined. {error}"
+                ) from error
+            self._require_same(alone, logits[i : i + 1], "on one row alone and in a batch")
+
+    def batch(self, x, y, trace):
+        """After a batch was traced."""
+        if not self.active:
+            return
+        if trace.signature not in self.plan.verified:
+            if n_rows(x) > HEAD_ROWS:
+                self._verify(take(x, slice(0, HEAD_ROWS)), y[:HEAD_ROWS])
+            if trace.signature not in self.plan.verified:
+                self._verify(x, y)
+        self._require_finite(trace)
+        rows = torch.randperm(len(y), generator=self._generator)[:SPOT_ROWS].to(y.device)
+        if self._wrong(take(x, rows), trace, rows):
+            self._verify(x, y, trace.v)
+            raise ValueError(
+                "The gradients of a few rows differ from those found in a larger batch: the "
+                "network is not a function of single rows."
+            )
+
+    def _verify(self, x, y, v=None):
+        """Compare all parameters on all rows; the cotangents are random, so never zero."""
+
+        def random(logits):
+            shape = len(logits), 1, logits.shape[1]
+            return torch.randn(shape, generator=self._generator).to(logits)
+
+        trace = self.tracer(x, y, random if v is None else lambda logits: v)
+        wrong = self._wrong(x, trace, torch.arange(len(y), device=y.device))
+        if wrong:
+            self._revise(trace, wrong)
+        self.plan.verified.add(trace.signature)
+
+    def _wrong(self, x, trace, rows):
+        """Parameters whose weighted gradients over some rows of a trace autograd denies."""
+        v = trace.v[rows]
+        weights = torch.randn(v.shape[:2], generator=self._generator).to(v)
+        expected = self._reference(x, trace.logits[rows], v, weights)
+        found = self._weighted_sums(trace, rows, weights)
+        total = torch.stack([g.norm() for g in expected.values()]).norm()
+        tolerance = TOLERANCE[self.tracer.dtype] * total
+        return {
+            name
+            for name, gradient in expected.items()
+            if not (found.get(name, 0 * gradient) - gradient).norm() <= tolerance
+        }
+
+    def _reference(self, x, logits, v, weights):
+        """``sum_i r_i v_i . z_i`` differentiated in one plain backward pass."""
+        parameters = self.tracer.parameters
+        frozen = [p for p in parameters.values() if not p.requires_grad]
+        for p in frozen:
+            p.requires_grad_(True)
+        try:
+            again = checked_forward(self.module, x, self.tracer.dtype)
+            self._require_same(again.detach(), logits, "on the same rows again")
+            if not again.requires_grad:
+                raise ValueError(
+                    "The network's output does not depend on the selected parameters (or its "
+                    "forward pass detaches it), so the kernel would be zero."
+                )
+            cotangent = torch.einsum("nr,nrk->nk", weights, v)
+            gradients = torch.autograd.grad(
+                again, list(parameters.values()), cotangent, allow_unused=True
+            )
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
+        return {
+            name: torch.zeros_like(p) if g is None else densified(g)
+            for (name, p), g in zip(parameters.items(), gradients, strict=True)
+        }
+
+    def _weighted_sums(self, trace, rows, weights):
+        found = {}
+        for key, factor in trace.factors.items():
+            flat = factor.take(rows).weighted_sum(weights)
+            if key in self.tracer.layers:
+                parts = self.tracer.layers[key].split(flat)
+                found |= {full_name(key, name): part for name, part in parts.items()}
+            else:
+                found[key] = flat.view(self.module.get_parameter(key).shape)
+        return found
+
+    def _forward(self, x):
+        return checked_forward(self.module, x, self.tracer.dtype).detach()
+
+    def _require_same(self, logits, others, how):
+        scale = others.abs().max().clamp(min=1)
+        tolerance = 1e-4 if self.tracer.dtype == torch.float32 else 1e-8
+        if logits.shape != others.shape or (logits - others).abs().max() > tolerance * scale:
+            raise ValueError(
+                f"The network's logits differ when it is run {how}: they depend on the rest of "
+                "the batch (BatchNorm without running statistics? sequence-first data in a "
+                "batch-first layer?) or on random numbers (functional dropout?). Make the "
+                "network's evaluation mode deterministic and sample-wise."
+            )
+
+    def _require_finite(self, trace):
+        for key, factor in trace.factors.items():
+            for tensor in factor.tensors:
+                if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
+                    raise ValueError(
+                        f"The gradients of {key!r} contain NaN or infinity for some samples "
+                        "(a square root at zero? an overflow?); their kernel would be "
+                        "meaningless."
+                    )
+
+    def _revise(self, trace, wrong):
+        """Another layout, else the autograd rule, else one sample at a time, else an error."""
+        layouts = {key: layout for key, layout, _ in trace.signature}
+        for key, rule in self.tracer.layers.items():
+            names = {name for name in rule.names if full_name(key, name) in wrong}
+            if names and key in trace.ambiguous:
+                self.plan.wrong_layouts.add((key, layouts[key]))
+            elif names:
+                self.tracer.give_up(key, names)
+            wrong -= {full_name(key, name) for name in names}
+        if wrong:
+            if self.plan.loop:
+                raise ValueError(
+                    f"The gradients of {sorted(wrong)} taken one sample at a time do not add "
+                    "up to those of the batch: the network is not a function of single rows."
+                )
+            self.plan.loop = True
+        raise PlanChanged
