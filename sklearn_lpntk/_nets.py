@@ -274,7 +274,8 @@ def default_net(X, n_classes):
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         lr=0.01,
-        max_epochs=30,
+        # at least 400 steps, as far as 100 epochs go
+        max_epochs=int(np.clip(np.ceil(400 * 64 / len(X)), 10, 100)),
         batch_size=64,
         iterator_train__shuffle=True,
         train_split=None,
