@@ -274,8 +274,8 @@ def default_net(X, n_classes):
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         lr=0.01,
-        # at least 400 steps, as far as 100 epochs go
-        max_epochs=int(np.clip(np.ceil(400 * 64 / len(X)), 10, 100)),
+        # at least 200 steps, as far as 60 epochs go
+        max_epochs=int(np.clip(np.ceil(200 * 64 / len(X)), 10, 60)),
         batch_size=64,
         iterator_train__shuffle=True,
         train_split=None,

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 
 from ._engine.cotangents import find_cotangent
 from ._engine.extract import Extractor
-from ._engine.inputs import n_rows
+from ._engine.inputs import n_rows, require_real_numbers
 from ._engine.operator import KernelOperator
 from ._nets import logits_module
 
@@ -271,8 +271,7 @@ def extract(extractor, X, y=None, n_components=None, seed=None, *, names=("X", "
         raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
     if not isinstance(X, (Mapping, torch.Tensor)):
         X = np.asarray(X)
-        if X.ndim == 0:
-            raise ValueError(f"X must be an array, a tensor or a dict of them; got {X!r}.")
+        require_real_numbers(X)
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else (int(n_components), seed)
     return extractor(X, y, sketch=sketch)

@@ -7,7 +7,7 @@ import torch
 from ..exceptions import AutogradRuleWarning, ProbabilityOutputWarning
 from .check import SelfCheck
 from .features import Features
-from .inputs import n_rows, to_batch
+from .inputs import n_rows, require_real_numbers, to_batch
 from .parameters import refuse_network, require_finite_state, select_parameters
 from .session import borrowed
 from .trace import Plan, PlanChanged, Tracer
@@ -33,6 +33,7 @@ class Extractor:
 
         ``sketch=(n_components, seed)`` sketches batch by batch: no factor outlives its batch.
         """
+        require_real_numbers(X)
         n = n_rows(X)
         if n == 0:
             raise ValueError("X has no samples.")

@@ -6,6 +6,24 @@ import numpy as np
 import torch
 
 
+def require_real_numbers(X):
+    """Refuse anything but dense real arrays and tensors, and dicts of them."""
+    for value in X.values() if isinstance(X, Mapping) else [X]:
+        if isinstance(value, torch.Tensor):
+            if value.is_complex() or value.layout != torch.strided or value.ndim == 0:
+                raise ValueError(
+                    "X must be a dense real tensor with a sample axis; got "
+                    f"{value.dtype}, {value.layout} and shape {tuple(value.shape)}."
+                )
+            continue
+        value = np.asarray(value)
+        if value.dtype.kind not in "fiub" or value.ndim == 0:
+            raise ValueError(
+                f"X must hold real numbers; got an array of dtype {value.dtype} and shape "
+                f"{value.shape}. Pass a dense numeric array or tensor, or a dict of them."
+            )
+
+
 def n_rows(X):
     """Number of samples of an array, a tensor, or a dict of them."""
     if isinstance(X, Mapping):
@@ -35,17 +53,7 @@ def to_batch(X, rows, dtype, device):
 
 def _to_tensor(value, dtype, device):
     if not isinstance(value, torch.Tensor):
-        value = np.array(value)  # a copy: memmapped rows are read-only
-        if value.dtype.kind not in "fiub":
-            raise ValueError(
-                f"X must hold real numbers; got an array of dtype {value.dtype}. Pass a dense "
-                "numeric array or tensor, or a dict of them."
-            )
-        value = torch.from_numpy(value)
-    if value.is_complex() or value.layout != torch.strided:
-        raise ValueError(
-            f"X must be a dense real tensor; got {value.dtype} in layout {value.layout}."
-        )
+        value = torch.from_numpy(np.array(value))  # a copy: memmapped rows are read-only
     if not value.is_floating_point():
         dtype = torch.bool if value.dtype == torch.bool else torch.int64
     value = value.detach().to(device=device, dtype=dtype)
