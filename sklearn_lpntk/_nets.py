@@ -1,12 +1,23 @@
 """The one file that looks inside skorch nets; also the small default net."""
 
+import functools
+import signal
+import threading
+from contextlib import contextmanager
+
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import (
+    NeuralNet,
+    NeuralNetBinaryClassifier,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+)
 from torch import nn
 
 from ._cache import cached
@@ -42,6 +53,7 @@ def logits_module(module_or_net):
 def require_logits(net):
     """Refuse a skorch net whose criterion expects probabilities."""
     criterion = getattr(net, "criterion_", net.criterion)
+    criterion = criterion.func if isinstance(criterion, functools.partial) else criterion
     kind = criterion if isinstance(criterion, type) else type(criterion)
     wanted = {nn.NLLLoss: "CrossEntropyLoss", nn.BCELoss: "BCEWithLogitsLoss"}
     for given, instead in wanted.items():
@@ -75,7 +87,7 @@ def checked_classes(y):
     classes = np.unique(y)
     if len(classes) < 2:
         raise ValueError(
-            f"y has one class only ({classes[0]!r}); a classifier's kernel needs at least two "
+            f"y has one class only ({classes[0]}); a classifier's kernel needs at least two "
             "classes."
         )
     return classes
@@ -85,21 +97,14 @@ def scoring_net(net, X, n_classes):
     """A skorch net that emits logits, or the default net where None is given."""
     if net is None:
         return default_net(X, n_classes)
-    if not is_skorch_net(net):
+    if not is_skorch_net(net) or isinstance(unfrozen(net), NeuralNetRegressor):
         raise TypeError(
             f"net must be a skorch classifier or FrozenEstimator of one; got "
-            f"{type(net).__name__}. Other classifiers go into RedundancyPruner's estimator=."
+            f"{type(unfrozen(net)).__name__}. Other classifiers go into RedundancyPruner's "
+            "estimator=."
         )
     require_logits(unfrozen(net))
     return net
-
-
-def trained(net, X, columns, seed, memory):
-    """The net trained on X, found in the cache, or a frozen one as it is."""
-    if isinstance(net, FrozenEstimator):
-        return unfrozen(net)
-    arguments = net, X, columns, seed
-    return cached(memory, fit_net, ("net", *arguments), *arguments)
 
 
 class ColumnEncoder:
@@ -127,13 +132,7 @@ class ColumnEncoder:
         classes = np.unique(y)
         known = _known_classes(net)
         if known is not None and not _are_columns(classes):
-            missing = np.setdiff1d(classes, known)
-            if len(missing):
-                raise ValueError(
-                    f"y contains the labels {missing.tolist()}, which are not among the net's "
-                    f"classes_ {known.tolist()}."
-                )
-            return cls(classes, np.flatnonzero(np.isin(known, classes)))
+            return cls(classes, _look_up(classes, known))
         if isinstance(net, FrozenEstimator):
             if not _are_columns(classes):
                 raise ValueError(
@@ -142,7 +141,13 @@ class ColumnEncoder:
                     "the label of every column."
                 )
             return cls(classes, classes)
-        if _are_columns(classes) and classes[-1] < max(2, _n_logits(net, X) or len(classes)):
+        n_columns = _n_columns(net, X) or len(classes)
+        if n_columns < len(classes):
+            raise ValueError(
+                f"y has {len(classes)} classes, but the net has {n_columns} logits; widen its "
+                "last layer."
+            )
+        if _are_columns(classes) and classes[-1] < n_columns:
             return cls(classes, classes)
         return cls(classes, np.arange(len(classes)))
 
@@ -150,10 +155,23 @@ class ColumnEncoder:
         """Logit columns of labels."""
         return self.columns[np.searchsorted(self.classes, y)]
 
+    def predict(self, net, X):
+        """The labels that the fitted net predicts, among ``classes``."""
+        if isinstance(net, NeuralNetBinaryClassifier):  # it has a threshold of its own
+            position = np.searchsorted(self.columns, net.predict(X).astype(np.int64))
+            return self.classes[np.minimum(position, len(self.classes) - 1)]
+        return self.classes[self.probabilities(net, X).argmax(axis=1)]
+
     def probabilities(self, net, X):
-        """``predict_proba`` of the fitted net, in the order of ``classes``."""
-        proba = unfrozen(net).predict_proba(X)
-        proba = proba[:, self.columns]
+        """Probabilities by the fitted net, in the order of ``classes``, conditioned on them."""
+        proba = net.predict_proba(X)
+        proba = proba[:, None] if proba.ndim == 1 else proba
+        if (proba < 0).any() or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
+            # skorch knows no link for a criterion of the user's: these are logits
+            if proba.shape[1] == 1:
+                proba = np.hstack([np.zeros_like(proba), proba])
+            return softmax(proba[:, self.columns], axis=1)
+        proba = np.maximum(proba[:, self.columns], np.finfo(proba.dtype).tiny)
         return proba / proba.sum(axis=1, keepdims=True)
 
 
@@ -171,33 +189,60 @@ def _known_classes(net):
     return None
 
 
-def _n_logits(net, X):
-    """Number of logits of a net still to be trained, or None where only training tells."""
+def _look_up(classes, known):
+    missing = np.setdiff1d(classes, known)
+    if len(missing):
+        raise ValueError(
+            f"y contains the labels {missing.tolist()}, which are not among the net's "
+            f"classes_ {known.tolist()}."
+        )
+    order = np.argsort(known)
+    return order[np.searchsorted(known[order], classes)]
+
+
+# -- training -----------------------------------------------------------------------------
+
+
+def _trial(net):
+    """The module of a clone of a net, initialised; None where only training shapes it."""
     trial = clone(net)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with _seeded(net, 0):
             trial.initialize()
-            out = trial.module_.eval()(torch.as_tensor(net_input(net, X[:2])).to(trial.device))
     except Exception:  # callbacks may shape the module only when training begins
         return None
+    return _unwrapped(trial.module_)
+
+
+def _n_columns(net, X):
+    """Number of classes that a net still to be trained can tell, or None."""
+    module = _trial(net)
+    if module is None:
+        return None
+    x = torch.as_tensor(net_input(net, X[:2])).to(next(module.parameters()).device)
+    try:
+        with torch.no_grad(), _seeded(net, 0):
+            out = module.eval()(x)
+    except Exception:  # the same; a real misfit is reported when the net is trained
+        return None
     out = out[0] if isinstance(out, tuple) else out
-    return out.shape[1] if out.ndim > 1 else 1
+    return max(2, out.shape[1]) if out.ndim > 1 else 2
 
 
 def net_input(net, X):
-    """X as the net takes it: floats in single precision unless the module is a double one."""
+    """X as the net takes it: floats in its own precision, integers as int64."""
     X = np.asarray(X)
-    if not np.issubdtype(X.dtype, np.floating):
-        return X
-    return X.astype(_parameter_dtype(unfrozen(net)), copy=False)
+    dtype = _parameter_dtype(unfrozen(net)) if X.dtype.kind == "f" else np.int64
+    return np.require(X.astype(dtype, copy=False), requirements="W")
 
 
 def _parameter_dtype(net):
-    module = getattr(net, "module_", net.module)
-    if isinstance(module, nn.Module):
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return str(parameter.dtype).removeprefix("torch.")
+    module = getattr(net, "module_", None) or (
+        net.module if isinstance(net.module, nn.Module) else _trial(net)
+    )
+    for parameter in module.parameters() if module is not None else ():
+        if parameter.is_floating_point():
+            return str(parameter.dtype).removeprefix("torch.")
     return "float32"
 
 
@@ -207,18 +252,71 @@ def net_target(net, columns):
     return columns.astype(np.float32 if binary else np.int64)
 
 
-def fit_net(net, X, columns, seed, **fit_params):
-    """A clone of the net, trained; torch's global random state stays untouched."""
+def trained(net, X, columns, seed, memory):
+    """The net trained on X, found in the cache, or a frozen one as it is; and its cache key."""
+    if isinstance(net, FrozenEstimator):
+        return unfrozen(net), ("frozen", unfrozen(net), X, columns)
+    key = "net", net, X, columns, seed
+    return cached(memory, fit_net, key, net, X, columns, seed), key
+
+
+def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
+    """A clone of the net, trained; the caller's global random state stays untouched.
+
+    ``from_scratch`` draws new weights for a module that is an instance, too.
+    """
     net = clone(net)
+    with _seeded(net, seed), _interrupts_raised():
+        if from_scratch and isinstance(net.module, nn.Module):
+            for layer in net.module.modules():
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+        try:
+            return net.fit(net_input(net, X), net_target(net, columns), **fit_params)
+        except RuntimeError as error:
+            if np.asarray(X).dtype.kind == "f":
+                raise
+            raise ValueError(
+                f"The net could not be trained on X of dtype {np.asarray(X).dtype}, which it is "
+                "given as integers; for a net that takes numbers (no embedding) pass "
+                f"X.astype(numpy.float32). Original error: {error}"
+            ) from error
+
+
+@contextmanager
+def _seeded(net, seed):
+    """Seeds torch and numpy (from which skorch's splits draw), and restores their states."""
     devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
     state = np.random.get_state()
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # skorch's splits draw from numpy's global state
-            return net.fit(net_input(net, X), net_target(net, columns), **fit_params)
+            np.random.seed(seed % 2**32)
+            yield
     finally:
         np.random.set_state(state)
+
+
+@contextmanager
+def _interrupts_raised():
+    """Raise a Ctrl-C that skorch swallows (early stopping raises the same exception)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous, interrupts = signal.getsignal(signal.SIGINT), []
+
+    def note(number, frame):
+        interrupts.append(number)
+        if callable(previous):
+            previous(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 # -- the default net ----------------------------------------------------------------------

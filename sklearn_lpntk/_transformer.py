@@ -175,7 +175,7 @@ class LpNTKTransformer(
             net = scoring_net(self.net, X, len(classes))
             encoder = ColumnEncoder.for_net(net, X, y)
             with progress.stage("train net"):
-                net = trained(net, X, encoder.encode(y), int(net_seed), self.memory)
+                net, _ = trained(net, X, encoder.encode(y), int(net_seed), self.memory)
             with progress.stage("compute features"):
                 extractor = make_extractor(net, kernel=self.kernel)
                 sketch = self._sketch_size(extractor), int(sketch_seed)
@@ -218,11 +218,10 @@ class LpNTKTransformer(
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
         X = net_input(self.net_, X)
         if y is None:
-            columns = self._encoder.columns[
-                self._encoder.probabilities(self.net_, X).argmax(axis=1)
-            ]
+            y = self._encoder.predict(self.net_, X)
         else:
-            columns = self._encoder.encode(self._checked_labels(y, len(X)))
+            y = self._checked_labels(y, len(X))
+        columns = self._encoder.encode(y)
         extractor = make_extractor(self.net_, kernel=self.kernel, plan=self._plan)
         return self._written_out(extract(extractor, X, columns, *self._sketch))
 

@@ -20,7 +20,7 @@ class Cotangent:
 
     def __call__(self, logits, y):
         n, n_logits = logits.shape
-        _require_columns(y, n_logits)
+        require_columns(y, n_logits)
         v = self.function(logits.clone(), y)
         if v is None:
             raise ValueError(f"The cotangent {self.name!r} returned None; {self._allowed}.")
@@ -42,7 +42,8 @@ class Cotangent:
     _allowed = "return finite numbers of shape (n, K) or (n, R, K)"
 
 
-def _require_columns(y, n_logits):
+def require_columns(y, n_logits):
+    """Refuse labels that are no columns of the logits."""
     if y.device.type == "meta":
         return
     n_classes = max(n_logits, 2)

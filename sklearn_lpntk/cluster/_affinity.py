@@ -1,7 +1,7 @@
 """Affinities of feature vectors: the diagonal, single rows, and blocks of a similarity."""
 
 import numpy as np
-from sklearn.metrics.pairwise import euclidean_distances
+from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_array
 
@@ -19,7 +19,7 @@ class EuclideanAffinity:
 
     @staticmethod
     def block(X, Y):
-        return -euclidean_distances(X, Y, squared=True)
+        return -cdist(X, Y, "sqeuclidean")
 
 
 class LinearAffinity:

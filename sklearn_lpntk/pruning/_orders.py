@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
+from .._engine.cotangents import require_columns
 from .._engine.evaluate import logits_and_embeddings
 from .._engine.operator import KernelOperator
 from .._engine.reductions import off_diagonal_maxima, restricted
@@ -28,6 +29,7 @@ class Samples:
     ----------
     net : fitted skorch net or None
     X : ndarray of shape (n_samples, ...), as the net takes it
+    raw : the same as the caller gave it
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
     options : dict
@@ -37,6 +39,7 @@ class Samples:
 
     net: object
     X: np.ndarray
+    raw: np.ndarray
     columns: np.ndarray
     options: dict
     rng: np.random.Generator
@@ -160,6 +163,7 @@ def el2n(samples):
     """Norm of the error vector: the easiest samples go first."""
     logits, _ = logits_and_embeddings(logits_module(samples.net), samples.X)
     y = torch.as_tensor(samples.columns, device=logits.device)
+    require_columns(y, logits.shape[1])
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     error = torch.softmax(logits, 1) - torch.nn.functional.one_hot(y, logits.shape[1])
@@ -215,7 +219,7 @@ def redundancy_scores(samples):
         argmax = argmax.cpu().numpy()
         dominators[group] = np.where(argmax >= 0, group[argmax], -1)
     diagonal = samples.operator().diag().astype(np.float64)
-    twins = first_twins(samples.X, samples.columns)
+    twins = first_twins(samples.raw, samples.columns)
     dominated = maxima > diagonal * (1 + REDUNDANT_BY)
     is_redundant = dominated | (twins >= 0)
     dominators = np.where(dominated, dominators, twins)
@@ -227,7 +231,7 @@ def redundancy_scores(samples):
 def first_twins(X, columns):
     """For a later one of rows equal in X and y, the first of them; else -1."""
     first, twins = {}, np.full(len(X), -1)
-    for i, row in enumerate(np.ascontiguousarray(X)):
+    for i, row in enumerate(np.ascontiguousarray(X + 0)):  # + 0 makes -0 the same as 0
         j = first.setdefault((row.tobytes(), columns[i]), i)
         if j != i:
             twins[i] = j
@@ -293,15 +297,16 @@ class Strategy:
     order: callable
     needs_net: bool = True
     has_auto: bool = False
+    clusters: bool = False
 
 
 STRATEGIES = {
     "herding": Strategy(herding),
     "coverage": Strategy(coverage),
     "redundant": Strategy(redundant, has_auto=True),
-    "head": Strategy(head, has_auto=True),
-    "redundant+head": Strategy(redundant_head, has_auto=True),
-    "keep_head": Strategy(keep_head),
+    "head": Strategy(head, has_auto=True, clusters=True),
+    "redundant+head": Strategy(redundant_head, has_auto=True, clusters=True),
+    "keep_head": Strategy(keep_head, clusters=True),
     "random": Strategy(random, needs_net=False),
     "el2n": Strategy(el2n),
     "grand": Strategy(grand),

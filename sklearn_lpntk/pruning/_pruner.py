@@ -85,7 +85,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         ``round(prune_fraction * n_samples)`` rows are dropped; one that would empty its class
         is passed over. ``"auto"``, for ``"redundant"``, ``"head"`` and ``"redundant+head"``,
         is the paper's recipe: all redundant samples, ``head_fraction`` of the largest cluster,
-        or both.
+        or both; the last of a class stays.
     kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient"} or callable, default="lpntk"
         The kernel of the kernel strategies, as in
         :func:`~sklearn_lpntk.kernels.empirical_ntk`.
@@ -120,8 +120,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     prune_order_ : ndarray of shape (n_samples,)
         All rows; the first is the first to go.
     redundancy_ : ndarray of shape (n_samples,)
-        ``max_{j != i} kappa_ij / kappa_ii`` (j in i's class with ``scope="class"``), inf for a
-        sample without gradient; ``"redundant"`` and ``"redundant+head"`` only.
+        ``max_{j != i} kappa_ij / kappa_ii`` (j in i's class with ``scope="class"``, -inf for
+        the only one of its class), inf for a sample without gradient; ``"redundant"`` and
+        ``"redundant+head"`` only.
     dominators_ : ndarray of shape (n_samples,)
         For a redundant row the one that dominates it, else -1; where ``redundancy_`` is.
     n_redundant_ : int
@@ -296,34 +297,35 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         fractions : iterable of float
             Values of ``prune_fraction``.
 
-        Yields
-        ------
-        kept : ndarray of shape (n_kept,)
+        Returns
+        -------
+        kept : iterator of ndarray of shape (n_kept,)
             The rows that are kept at each fraction, ascending. A larger fraction keeps a
             subset of what a smaller one keeps.
         """
-        fractions = list(fractions)
+        return self._path(X, y, list(fractions))
+
+    def _path(self, X, y, fractions):
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
             pruner._validate_params()
-        found = clone(self)._select(X, y, None)
-        for pruner in path:
-            yield np.flatnonzero(pruner._kept(found))
+            pruner._check_recipe()
+        # scores, unless no fraction needs them
+        scorer = path[0] if all(f == "auto" for f in fractions) else clone(self)
+        if self.prune_fraction == "auto" and scorer not in path:
+            scorer.set_params(prune_fraction=0.0)
+        found = scorer._select(X, y, None)
+        return (np.flatnonzero(pruner._kept(found)) for pruner in path)
 
     # -- selection ------------------------------------------------------------------------
 
     def _select(self, X, y, progress):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
-        if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
-            recipes = sorted(name for name, s in STRATEGIES.items() if s.has_auto)
-            raise ValueError(
-                f"prune_fraction='auto' is the paper's recipe for the strategies {recipes}; "
-                f"strategy={self.strategy!r} needs a fraction."
-            )
+        self._check_recipe()
         warn_if_never_found(self)
         array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
         classes = checked_classes(y)
-        if isinstance(self.n_clusters, Integral):
+        if isinstance(self.n_clusters, Integral) and STRATEGIES[self.strategy].clusters:
             resolve_n_clusters(self.n_clusters, len(y))
         net = self.net
         if net is None and is_skorch_net(self.estimator):
@@ -347,13 +349,20 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         found.kept = self._kept(found)
         return found
 
+    def _check_recipe(self):
+        if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
+            recipes = sorted(name for name, s in STRATEGIES.items() if s.has_auto)
+            raise ValueError(
+                f"prune_fraction='auto' is the paper's recipe for the strategies {recipes}; "
+                f"strategy={self.strategy!r} needs a fraction."
+            )
+
     def _kept(self, found):
-        n_drop = self.prune_fraction
-        if n_drop == "auto":
+        order = found.ordering.prune_order
+        if self.prune_fraction == "auto":  # the recipe names rows; no other one goes instead
             n_drop = found.ordering.n_recipe(self.head_fraction)
-        else:
-            n_drop = round(n_drop * len(found.y))
-        return kept_mask(found.ordering.prune_order, found.y, n_drop)
+            return kept_mask(order[:n_drop], found.y, n_drop)
+        return kept_mask(order, found.y, round(self.prune_fraction * len(found.y)))
 
     def _store(self, found):
         ordering = found.ordering
@@ -382,13 +391,22 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         kept = np.flatnonzero(found.kept)
         params = _check_method_params(X, fit_params, indices=kept)
         self._encoder = None
-        if isinstance(final, FrozenEstimator) or not is_skorch_net(final):
+        if not is_skorch_net(final):
             return final.fit(*_rows(X, y, kept, found), **params)
         # a frozen scoring net that is retrained keeps the meaning of its columns
         source = found.net if self.estimator is None else final
         self._encoder = ColumnEncoder.for_net(source, found.array, found.y)
+        if isinstance(final, FrozenEstimator):
+            return unfrozen(final)
         columns = self._encoder.encode(found.y[kept])
-        return fit_net(final, found.array[kept], columns, found.net_seed, **params)
+        return fit_net(
+            final,
+            found.array[kept],
+            columns,
+            found.net_seed,
+            from_scratch=isinstance(source, FrozenEstimator),
+            **params,
+        )
 
     @available_if(_estimator_has("predict"))
     def predict(self, X):
@@ -404,8 +422,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """
         check_is_fitted(self, "estimator_")
         if self._encoder is None:
-            return self.estimator_.predict(self._checked(X))
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+            return self.estimator_.predict(X)
+        X = net_input(self.estimator_, self._checked(X))
+        return self._encoder.predict(self.estimator_, X)
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):
@@ -422,10 +441,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             is conditioned on these.
         """
         check_is_fitted(self, "estimator_")
-        X = self._checked(X)
         if self._encoder is None:
             return self.estimator_.predict_proba(X)
-        return self._encoder.probabilities(self.estimator_, net_input(self.estimator_, X))
+        X = net_input(self.estimator_, self._checked(X))
+        return self._encoder.probabilities(self.estimator_, X)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X):
@@ -440,7 +459,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
         """
         check_is_fitted(self, "estimator_")
-        return self.estimator_.decision_function(self._checked(X))
+        return self.estimator_.decision_function(X)
 
     def score(self, X, y, **score_params):
         """Score of the final estimator; accuracy for a net.
@@ -459,12 +478,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         check_is_fitted(self, "estimator_")
         if self._encoder is not None:
             return super().score(X, y, **score_params)
-        return self.estimator_.score(self._checked(X), y, **self._routed("score", score_params))
+        return self.estimator_.score(X, y, **self._routed("score", score_params))
 
     def _checked(self, X):
-        """X as the final estimator takes it; any but a net checks for itself."""
-        if self._encoder is None:
-            return X
+        """X for a net, checked; any other final estimator checks for itself."""
         return validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
 
     # -- queries --------------------------------------------------------------------------
@@ -511,10 +528,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     # -- scikit-learn ---------------------------------------------------------------------
 
     def _routed(self, method, params):
-        if not _routing_enabled():
+        if not params or not _routing_enabled():
             return params
         routed = process_routing(self, method, **params)
-        return routed.estimator[method] if "estimator" in routed else {}
+        return {} if self.estimator is None else routed.estimator[method]
 
     def get_metadata_routing(self):
         """Metadata routing: everything goes to the final estimator.

@@ -41,14 +41,14 @@ def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progres
     seeds = np.random.SeedSequence(int(seed)).spawn(2)
     net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
     classes, columns = np.unique(y, return_inverse=True)
-    inputs, fitted = X, None
+    inputs, fitted, net_key = X, None, (X, columns)
     if STRATEGIES[strategy].needs_net:
         columns = ColumnEncoder.for_net(net, X, y).encode(y)
         with _stage(progress, "train scoring net"):
-            fitted = trained(net, X, columns, net_seed, memory)
+            fitted, net_key = trained(net, X, columns, net_seed, memory)
         inputs = net_input(fitted, X)
-    samples = Samples(fitted, inputs, columns, options | {"n_jobs": n_jobs}, rng)
-    key = "order", fitted, inputs, columns, strategy, options, rng.bit_generator.state
+    samples = Samples(fitted, inputs, X, columns, options | {"n_jobs": n_jobs}, rng)
+    key = "order", *net_key, strategy, options, rng.bit_generator.state
     with _stage(progress, f"order samples by {strategy}"):
         ordering = cached(memory, _order, key, strategy, samples)
     return Scored(net, net_seed, fitted, X, y, classes, ordering)

@@ -38,6 +38,6 @@ def dropped_rows(prune_order, y, n_drop):
 
 def kept_mask(prune_order, y, n_drop):
     """Boolean mask of the rows that stay."""
-    mask = np.ones(len(prune_order), dtype=bool)
+    mask = np.ones(len(y), dtype=bool)
     mask[dropped_rows(prune_order, y, n_drop)] = False
     return mask

@@ -37,7 +37,7 @@ class CosineRows(OperatorRows):
         self._scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
     def row(self, i):
-        return super().row(i) * (self._scale * self._scale[i])
+        return _snapped(super().row(i) * (self._scale * self._scale[i]))
 
     def mean(self):
         if self._array is not None:
@@ -76,7 +76,12 @@ class CosineVectorRows:
         return len(self.X)
 
     def row(self, i):
-        return self.X @ self.X[i]
+        return _snapped(self.X @ self.X[i])
 
     def mean(self):
         return self.X @ self.X.mean(axis=0)
+
+
+def _snapped(cosines):
+    """Exactly 1 for equal samples: rounding must not order what is tied."""
+    return np.where(cosines > 1 - 1e-12, 1.0, cosines)
