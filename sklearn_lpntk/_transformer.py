@@ -56,7 +56,7 @@ class LpNTKTransformer(
         Number of columns that `transform` returns.
     n_features_in_ : int
         ``X.shape[1]`` seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in `fit`, where X has string names.
 
     See Also
@@ -159,7 +159,7 @@ class LpNTKTransformer(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, `n_components_`)
         """
         features = self._fit(X, y)
         return self._written_out(features)
@@ -212,7 +212,7 @@ class LpNTKTransformer(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components_)
+        Z : ndarray of shape (n_samples, `n_components_`)
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)

@@ -53,7 +53,7 @@ class FarthestPointClustering(ClusterMixin, BaseEstimator):
         The centroids themselves; not with ``affinity="precomputed"``.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in `fit`, where X has string names.
 
     See Also

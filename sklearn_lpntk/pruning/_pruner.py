@@ -132,7 +132,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Clusters, for the cluster strategies; -1 for rows that were not clustered.
     n_features_in_ : int
         ``X.shape[1]`` seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in `fit`, where X has string names.
 
     See Also

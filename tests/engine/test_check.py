@@ -93,18 +93,19 @@ def test_a_wrong_vmap_is_found_and_looped(monkeypatch):
     assert run("bare_parameter").loop
 
 
-def test_the_check_runs_once_for_one_sequence_of_calls(monkeypatch):
-    checks = []
-    real = SelfCheck._verify
+def test_every_batch_is_checked_the_first_thoroughly(monkeypatch):
+    checked = []
+    real = SelfCheck._wrong
 
-    def counted(self, *args, **kwargs):
-        checks.append(1)
-        return real(self, *args, **kwargs)
+    def counted(self, x, trace, rows):
+        checked.append(len(rows))
+        return real(self, x, trace, rows)
 
-    monkeypatch.setattr(SelfCheck, "_verify", counted)
-    module, X, _ = TRAPS["lenet5"]()
-    Extractor(module, find_cotangent("lpntk"), batch_size=2)(X[:6], torch.arange(6))
-    assert len(checks) == 1
+    monkeypatch.setattr(SelfCheck, "_wrong", counted)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    extractor = Extractor(net, find_cotangent("lpntk"), batch_size=40)
+    extractor(torch.randn(120, 4), torch.arange(120) % 3)
+    assert checked == [32, 4, 4]
 
 
 def test_the_check_runs_again_where_the_network_branches():

@@ -1,0 +1,25 @@
+"""Sphinx configuration."""
+
+from sklearn_lpntk import __version__
+
+project = "sklearn-lpntk"
+author = "the sklearn-lpntk developers"
+copyright = "2026, the sklearn-lpntk developers"
+release = version = __version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+]
+exclude_patterns = ["_build"]
+autosummary_generate = True
+autodoc_default_options = {"members": True, "inherited-members": False}
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn-lpntk"
+html_theme_options = {"show_nav_level": 2, "navigation_with_keys": False}
+html_static_path = []
