@@ -185,6 +185,25 @@ def test_errors():
         found.transform(X[:, :3])
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
+def test_a_path_that_no_training_sample_took_is_refused():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.out = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h, far = torch.tanh(self.a(x)), x[:, :1] > 100
+            if far.any():
+                h = torch.where(far, torch.tanh(nn.functional.linear(h, self.a.weight)), h)
+            return self.out(h)
+
+    found = transformer(net=make_net(module=Branching), output="kernel").fit(X, y)
+    assert found.transform(X[:8], y[:8]).shape == (8, 150)
+    with pytest.raises(ValueError, match="a path through the network that no training sample"):
+        found.transform(X[:7] + 200, y[:7])
+
+
 def test_an_interrupted_fit_leaves_it_unfitted():
     def interrupting(logits, labels):
         raise KeyboardInterrupt
