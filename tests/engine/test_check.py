@@ -97,9 +97,9 @@ def test_every_batch_is_checked_the_first_thoroughly(monkeypatch):
     checked = []
     real = SelfCheck._wrong
 
-    def counted(self, x, trace, rows):
+    def counted(self, x, trace, rows, tolerances):
         checked.append(len(rows))
-        return real(self, x, trace, rows)
+        return real(self, x, trace, rows, tolerances)
 
     monkeypatch.setattr(SelfCheck, "_wrong", counted)
     net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
@@ -148,3 +148,23 @@ def test_probabilities_are_warned_of():
     X, y = torch.randn(8, 4), torch.arange(8) % 3
     with pytest.warns(ProbabilityOutputWarning, match="looks like probabilities"):
         empirical_ntk(net, X, y)
+
+
+def test_rounding_at_a_kink_is_no_error():
+    """A batch of another size may round an activation to the other side of a ReLU's kink."""
+    torch.manual_seed(0)
+
+    def forward(self, x):
+        rounding = 1e-6 if len(x) == 64 else -1e-6
+        return self.out(torch.relu(self.b(torch.relu(self.a(x) + rounding))))
+
+    net = Wrap(
+        forward, a=nn.Linear(4, 400, bias=False), b=nn.Linear(400, 400), out=nn.Linear(400, 3)
+    )
+    X = torch.randn(64, 4)
+    X[::2, 0] = 0
+    with torch.no_grad():
+        net.a.weight[:3, 1:] = 0  # three units at zero for half of the samples
+    extractor = Extractor(net, find_cotangent("lpntk"), batch_size=64)
+    extractor(X, torch.arange(64) % 3)
+    assert extractor.plan.slow == extractor.plan.autograd == set()
