@@ -58,22 +58,14 @@ class LayerRule:
     def factor(self, calls, layouts, n, n_cotangents, *, dense):
         """The factor of all calls of this layer in one batch of n samples."""
         pieces = [
-            self._piece(*self._arrange(call, layout, n_cotangents), n)
+            self._piece(*_arrange(call, layout), n)
             for call, layout in zip(calls, layouts, strict=True)
         ]
         return self._combine(pieces, n, n_cotangents, dense=dense)
 
-    def _arrange(self, call, layout, n_cotangents):
-        x, gradients = call.input, call.gradients
-        if layout == "second":
-            x = x.transpose(0, 1)
-            gradients = [g.transpose(0, 1) if g is not None else None for g in gradients]
-        return x, gradients
-
     def _piece(self, x, gradients, n):
         """(a, g) of one call: (n, T, D) and (n, R, T, O)."""
-        zero = torch.zeros_like(next(g for g in gradients if g is not None))
-        g = [self.cotangents(zero if g is None else g, x) for g in gradients]
+        g = [self.cotangents(g, x) for g in gradients]
         g = cat([_by_sample(part, n).unsqueeze(1) for part in g], 1)
         if "weight" in self.names:
             return _by_sample(self.activations(x), n), g
@@ -106,8 +98,7 @@ class FeatureRule(LayerRule):
     """A rule whose gradients are materialised call by call: `features` of shape (B, P)."""
 
     def _piece(self, x, gradients, n):
-        zero = torch.zeros_like(next(g for g in gradients if g is not None))
-        rows = [self.features(x, zero if g is None else g) for g in gradients]
+        rows = [self.features(x, g) for g in gradients]
         return cat([part.reshape(n, -1, part.shape[1]).sum(1, True) for part in rows], 1)
 
     def _combine(self, pieces, n, n_cotangents, *, dense):
@@ -125,6 +116,14 @@ class FeatureRule(LayerRule):
                 parts[name] = flat[start : start + shape.numel()].view(shape)
                 start += shape.numel()
         return parts
+
+
+def _arrange(call, layout):
+    """Input and output gradients of a call, samples first, a missing gradient as zeros."""
+    zero = torch.zeros_like(next(g for g in call.gradients if g is not None))
+    arrays = [call.input, *(zero if g is None else g for g in call.gradients)]
+    x, *gradients = [a.transpose(0, 1) for a in arrays] if layout == "second" else arrays
+    return x, gradients
 
 
 def cat(parts, axis):
