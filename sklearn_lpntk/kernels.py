@@ -163,7 +163,7 @@ def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
     >>> import torch
     >>> from sklearn_lpntk.kernels import lpntk_kernel
     >>> net = torch.nn.Linear(2, 2, bias=False)
-    >>> lpntk_kernel(net, torch.eye(2), [0, 1])
+    >>> lpntk_kernel(net, torch.eye(2), [0, 1]).round(3)
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
