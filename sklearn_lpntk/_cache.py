@@ -7,6 +7,7 @@ search would never hit. The fingerprint here depends on values only.
 import functools
 import hashlib
 import io
+import numbers
 import pickle
 import types
 import warnings
@@ -16,11 +17,15 @@ from pathlib import Path
 import cloudpickle
 import joblib
 import numpy as np
+import sklearn
+import skorch
 import torch
 from joblib import Memory
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
+
+from ._version import __version__
 
 try:
     import fcntl
@@ -28,7 +33,10 @@ except ImportError:  # Windows: two processes may then compute the same entry
     fcntl = None
 
 
-LIBRARIES = {"builtins", "collections", "numpy", "sklearn", "skorch", "torch"}
+# code that changes with its version only, which is part of every key
+LIBRARIES = {"builtins", "collections", "functools", "numpy", "sklearn", "skorch", "torch"}
+VERSIONS = __version__, torch.__version__, skorch.__version__, sklearn.__version__
+PLAIN = types.FunctionType, type, bool, int, float, complex, str, bytes, tuple, np.ndarray
 
 
 class _Fingerprint:
@@ -67,16 +75,26 @@ class _Fingerprint:
             self._many([value.func, value.args, value.keywords])
         elif isinstance(value, types.FunctionType):
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            self._many([value.__code__, cells, value.__defaults__, value.__kwdefaults__])
+            self._text(f"{value.__module__}.{value.__qualname__}")
+            if not _from_library(value):
+                self._many([value.__code__, cells, value.__defaults__, value.__kwdefaults__])
+                self.feed(_globals_used(value))
         elif isinstance(value, types.CodeType):
             self._many([value.co_name, value.co_code, value.co_consts, value.co_names])
         elif isinstance(value, types.MethodType):
             self._many([value.__func__, value.__self__])
         elif isinstance(value, type):
             self._text(f"{value.__module__}.{value.__qualname__}")
-            self._many(_own_code(value))
+            if not _from_library(value):
+                # Python adds names of its own to a class as it goes (__slotnames__)
+                own = {k: v for k, v in vars(value).items() if _is_own(k, v)}
+                self._many([own, value.__bases__])
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.feed(value.__func__)
+        elif isinstance(value, property):
+            self._many([value.fget, value.fset, value.fdel])
         elif hasattr(value, "__dict__") and not isinstance(value, types.ModuleType):
-            self.feed(vars(value))
+            self._many([type(value), vars(value)])
         else:
             self._text(_plain_hash(value))
 
@@ -100,10 +118,23 @@ def fingerprint(*values):
     return digest.digest.hexdigest()
 
 
-def _own_code(cls):
-    """Methods of a class, and its bases unless they come with a library."""
-    methods = [f for _, f in sorted(vars(cls).items()) if isinstance(f, types.FunctionType)]
-    return methods + [b for b in cls.__bases__ if b.__module__.split(".")[0] not in LIBRARIES]
+def _from_library(value):
+    return (value.__module__ or "").split(".")[0] in LIBRARIES
+
+
+def _is_own(name, value):
+    return isinstance(value, types.FunctionType) or not name.startswith(("__", "_abc"))
+
+
+def _globals_used(function):
+    """What a function takes from its module: other functions, classes and plain values."""
+    names, codes = set(), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    used = {name: function.__globals__.get(name) for name in names}
+    return {name: value for name, value in used.items() if isinstance(value, PLAIN)}
 
 
 def _plain_hash(value):
@@ -127,7 +158,7 @@ def cached(memory, function, key, *arguments):
     memory = check_memory(memory)
     if not isinstance(memory, Memory) or memory.location is None:
         return function(*arguments)
-    key, computed = fingerprint(*key), []
+    key, computed = fingerprint(VERSIONS, *key), []
 
     def compute():
         computed.append(function(*arguments))
@@ -195,10 +226,11 @@ def _lock(memory, key):
 
 def warn_if_never_found(estimator):
     """Warn of a cache that can't hit, since every fit draws other weights."""
-    if estimator.memory is not None and estimator.random_state is None:
+    seeded = isinstance(estimator.random_state, numbers.Integral)
+    if estimator.memory is not None and not seeded:
         warnings.warn(
-            "memory= has no effect with random_state=None: every fit draws other weights, so "
-            "nothing is found again. Pass an int random_state.",
+            f"memory= has no effect with random_state={estimator.random_state}: every fit draws "
+            "other weights, so nothing is found again. Pass an int random_state.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=2,
         )

@@ -15,10 +15,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._cache import warn_if_never_found
-from ._engine.operator import KernelOperator
+from ._default_net import default_net
 from ._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from ._nets import ColumnEncoder, checked_classes, net_input, scoring_net, trained
-from .kernels import extract, make_extractor
+from ._labels import ColumnEncoder, checked_classes
+from ._nets import net_input, require_classifier, trained
+from .kernels import extract, make_extractor, operator_of
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
 
@@ -144,6 +145,14 @@ class LpNTKTransformer(
         Returns
         -------
         self : LpNTKTransformer
+
+        Raises
+        ------
+        TypeError
+            If ``net`` is no skorch classifier.
+        ValueError
+            If there is one class only, if the net emits probabilities, if its training
+            diverges, or if X does not fit it.
         """
         self._fit(X, y)
         return self
@@ -173,7 +182,8 @@ class LpNTKTransformer(
             classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
-            net = scoring_net(self.net, X, len(classes))
+            net = default_net(X, len(classes)) if self.net is None else self.net
+            require_classifier(net)
             encoder = ColumnEncoder.for_net(net, X, y)
             with progress.stage("train net"):
                 net, _ = trained(net, X, encoder.encode(y), int(net_seed), self.memory)
@@ -214,6 +224,12 @@ class LpNTKTransformer(
         Returns
         -------
         Z : ndarray of shape (n_samples, `n_components_`)
+
+        Raises
+        ------
+        ValueError
+            If y holds other labels than those seen in `fit`, or if the samples take a path
+            through the network that no training sample took.
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
@@ -245,7 +261,7 @@ class LpNTKTransformer(
     def _written_out(self, features):
         if self.output == "kernel":
             same = features is self._fit_features
-            return KernelOperator(features, None if same else self._fit_features).toarray()
+            return operator_of(features, None if same else self._fit_features).toarray()
         phi = features.materialise(self._columns)
         return phi.reshape(features.n_samples, -1).cpu().numpy()
 

@@ -78,6 +78,10 @@ def empirical_ntk(
 
     Raises
     ------
+    TypeError
+        If ``module_or_net`` is neither a module nor a skorch net.
+    NotFittedError
+        If the skorch net is not fitted.
     ValueError
         If the network emits probabilities by its criterion (``NLLLoss``), has no trainable
         parameters, depends on the rest of the batch, or contains or returns NaN or infinity;
@@ -128,8 +132,7 @@ def empirical_ntk(
         if len(extractor.plan.autograd) > fallbacks:
             # X2 showed that a rule is wrong for this network: so it was for X
             features = extract(extractor, X, y, n_components, seed)
-    memory = get_config()["working_memory"]
-    return KernelOperator(features, other, working_memory=memory)
+    return operator_of(features, other)
 
 
 def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
@@ -148,6 +151,11 @@ def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
     Returns
     -------
     K : ndarray of shape (n_samples, n_samples_2)
+
+    Raises
+    ------
+    TypeError, NotFittedError, ValueError
+        As :func:`empirical_ntk`.
 
     See Also
     --------
@@ -184,6 +192,11 @@ def pntk_kernel(module_or_net, X, X2=None, **options):
     -------
     K : ndarray of shape (n_samples, n_samples_2)
 
+    Raises
+    ------
+    TypeError, NotFittedError, ValueError
+        As :func:`empirical_ntk`.
+
     See Also
     --------
     lpntk_kernel : The labelled kernel.
@@ -219,6 +232,11 @@ def entk_kernel(module_or_net, X, X2=None, **options):
         ``K[n, m, a, b]`` is the inner product of the gradients of logit a at sample n and of
         logit b at sample m.
 
+    Raises
+    ------
+    TypeError, NotFittedError, ValueError
+        As :func:`empirical_ntk`.
+
     See Also
     --------
     pntk_kernel : Its sum over logits, divided by their number.
@@ -239,6 +257,11 @@ def entk_kernel(module_or_net, X, X2=None, **options):
 
 
 # -- shared with the estimators -----------------------------------------------------------
+
+
+def operator_of(features, other=None):
+    """The kernel of features, in tiles of scikit-learn's ``working_memory``."""
+    return KernelOperator(features, other, working_memory=get_config()["working_memory"])
 
 
 def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size=256, plan=None):

@@ -2,11 +2,16 @@
 
 Torch only: nothing here knows scikit-learn or skorch. Read in this order:
 
-``cotangents``  which scalar of the logits a sample stands for,
-``capture``     inputs and output gradients of every layer call, by gradient edges,
-``rules``       a layer's call turned into a factor of the per-sample gradient,
-``autograd``    the slow, obviously right rule for every other parameter,
-``factors``     how a per-sample gradient is stored and multiplied,
-``extract``     batches, the self-check and the plan they settle on,
-``operator``    the lazy kernel matrix, ``reductions`` what is read off it.
+``cotangents``   which scalar of the logits a sample stands for,
+``capture``      inputs and output gradients of every layer call, by gradient edges,
+``rules``        a layer's calls turned into a factor of the per-sample gradient,
+``autograd``     the slow, obviously right rule for every other parameter,
+``factors``      how a per-sample gradient is stored and multiplied,
+``trace``        one batch, and the plan that a run settles on,
+``check``        the self-check of every batch,
+``extract``      a whole run; it gives ``features``, the factors of all samples,
+``operator``     the lazy kernel matrix, ``reductions`` what is read off it.
+
+Beside them: ``inputs`` (data on its way in), ``session`` (the network borrowed and given
+back), ``parameters`` (which count, and what is refused), ``evaluate`` (forward passes only).
 """

@@ -34,20 +34,8 @@ class SelfCheck:
 
     def before(self, x):
         """Before the first batch is traced: a row's logits must not depend on the others."""
-        n = min(n_rows(x), SPOT_ROWS)
-        if n == 1 or not self.active:
-            return
-        x = take(x, slice(0, n))
-        logits = self._forward(x)
-        try:
-            alone = self._forward(take(x, slice(0, 1)))
-        except ValueError as error:
-            raise ValueError(
-                "The network fails on one row alone, so its logits depend on the rest of the "
-                "batch (BatchNorm without running statistics?); the kernel of a pair would not "
-                f"be defined. {error}"
-            ) from error
-        self._require_same(alone, logits[:1], "on one row alone and in a batch")
+        if self.active:
+            require_independent_rows(self.module, x, self.tracer.dtype)
 
     def batch(self, x, y, trace):
         """After a batch was traced."""
@@ -108,7 +96,7 @@ class SelfCheck:
             p.requires_grad_(True)
         try:
             again = checked_forward(self.module, x, self.tracer.dtype)
-            self._require_same(again.detach(), logits, "again on some rows of a batch")
+            _require_same(again.detach(), logits, "again on some rows of a batch")
             if not again.requires_grad:
                 raise ValueError(
                     "The network's output does not depend on the selected parameters (or its "
@@ -136,20 +124,6 @@ class SelfCheck:
             else:
                 found[key] = flat.view(self.module.get_parameter(key).shape)
         return found
-
-    def _forward(self, x):
-        return checked_forward(self.module, x, self.tracer.dtype).detach()
-
-    def _require_same(self, logits, others, how):
-        scale = others.abs().max().clamp(min=1)
-        tolerance = 1e-4 if self.tracer.dtype == torch.float32 else 1e-8
-        if logits.shape != others.shape or (logits - others).abs().max() > tolerance * scale:
-            raise ValueError(
-                f"The network's logits differ when it is run {how}: they depend on the rest of "
-                "the batch (BatchNorm without running statistics? sequence-first data in a "
-                "batch-first layer?) or on random numbers (functional dropout?). Make the "
-                "network's evaluation mode deterministic and sample-wise."
-            )
 
     def _require_finite(self, trace):
         for key, factor in trace.factors.items():
@@ -179,6 +153,36 @@ class SelfCheck:
                 )
             self.plan.loop = True
         raise PlanChanged
+
+
+def require_independent_rows(module, x, dtype):
+    """Refuse a network whose logits of a row depend on the rest of the batch."""
+    n = min(n_rows(x), SPOT_ROWS)
+    if n == 1:
+        return
+    x = take(x, slice(0, n))
+    logits = checked_forward(module, x, dtype).detach()
+    try:
+        alone = checked_forward(module, take(x, slice(n - 1, n)), dtype).detach()
+    except ValueError as error:
+        raise ValueError(
+            "The network fails on one row alone, so its logits depend on the rest of the batch "
+            "(BatchNorm without running statistics?); the kernel of a pair would not be "
+            f"defined. {error}"
+        ) from error
+    _require_same(alone, logits[n - 1 :], "on one row alone and in a batch")
+
+
+def _require_same(logits, others, how):
+    scale = others.abs().max().clamp(min=1)
+    tolerance = 1e-4 if logits.dtype == torch.float32 else 1e-8
+    if logits.shape != others.shape or (logits - others).abs().max() > tolerance * scale:
+        raise ValueError(
+            f"The network's logits differ when it is run {how}: they depend on the rest of the "
+            "batch (BatchNorm without running statistics? sequence-first data in a batch-first "
+            "layer?) or on random numbers (functional dropout?). Make the network's evaluation "
+            "mode deterministic and sample-wise."
+        )
 
 
 def _is_finite(tensor):

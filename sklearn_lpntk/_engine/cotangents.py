@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+ALLOWED = "return finite numbers of shape (n, K) or (n, R, K)"
+
 
 @dataclass(frozen=True)
 class Cotangent:
@@ -23,7 +25,7 @@ class Cotangent:
         require_columns(y, n_logits)
         v = self.function(logits.clone(), y)
         if v is None:
-            raise ValueError(f"The cotangent {self.name!r} returned None; {self._allowed}.")
+            raise ValueError(f"The cotangent {self.name!r} returned None; {ALLOWED}.")
         v = torch.as_tensor(v, dtype=logits.dtype, device=logits.device).detach()
         shape = tuple(v.shape)
         if v.ndim == 2:
@@ -31,15 +33,11 @@ class Cotangent:
         if v.ndim != 3 or v.shape[0] != n or v.shape[2] != n_logits or v.shape[1] < 1:
             raise ValueError(
                 f"The cotangent {self.name!r} returned shape {shape} for logits of shape "
-                f"{(n, n_logits)}; {self._allowed}."
+                f"{(n, n_logits)}; {ALLOWED}."
             )
         if v.device.type != "meta" and not torch.isfinite(v).all():
-            raise ValueError(
-                f"The cotangent {self.name!r} returned NaN or infinity; {self._allowed}."
-            )
+            raise ValueError(f"The cotangent {self.name!r} returned NaN or infinity; {ALLOWED}.")
         return v
-
-    _allowed = "return finite numbers of shape (n, K) or (n, R, K)"
 
 
 def require_columns(y, n_logits):

@@ -2,7 +2,9 @@
 
 import torch
 
+from .check import require_independent_rows
 from .inputs import checked_forward, n_rows, to_batch
+from .parameters import require_finite_state
 from .session import borrowed
 
 
@@ -14,6 +16,9 @@ def logits_and_embeddings(module, X, *, batch_size=256):
     first = next(p for p in module.parameters() if p.is_floating_point())
     n, outputs = n_rows(X), []
     with borrowed(module), torch.no_grad(), _LastInput(module) as last:
+        require_finite_state(module)
+        head = to_batch(X, slice(0, batch_size), first.dtype, first.device)
+        require_independent_rows(module, head, first.dtype)
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             logits = checked_forward(module, to_batch(X, rows, first.dtype, first.device))

@@ -8,6 +8,8 @@ import torch
 from .factors import MIN_ROWS, Dense, pad_samples
 from .session import full_precision
 
+SKETCH_NUMBERS = 2**24  # entries of phi that a sketch writes out at once
+
 
 class Features:
     """Per-sample gradients of n samples and R cotangents each, as a dict of factors.
@@ -28,6 +30,7 @@ class Features:
 
     @property
     def nbytes(self):
+        """Memory that the factors take."""
         tensors = [t for f in self.factors.values() for t in f.tensors]
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -106,8 +109,16 @@ class Features:
             rng = np.random.default_rng(child)
             target = rng.integers(n_components, size=factor.n_columns)
             sign = rng.integers(2, size=factor.n_columns, dtype=np.int8) * 2 - 1
-            with full_precision(self.device):
-                phi = factor.materialise().phi
-            phi = phi * torch.from_numpy(sign).to(self.device)
-            out.index_add_(1, torch.from_numpy(target).to(self.device), phi)
+            draws = (torch.from_numpy(draw).to(self.device) for draw in (target, sign))
+            self._add_sketch(factor, *draws, out)
         return Features({"sketch": Dense(out, self.n_cotangents)}, self.v)
+
+    def _add_sketch(self, factor, target, sign, out):
+        """Rows are written out a few at a time: a large layer's would not fit at once."""
+        R = self.n_cotangents
+        step = max(1, SKETCH_NUMBERS // (factor.n_columns * R))
+        for start in range(0, self.n_samples, step):
+            rows = slice(start, min(start + step, self.n_samples))
+            with full_precision(self.device):
+                phi = factor.take(rows).materialise().phi
+            out[rows.start * R : rows.stop * R].index_add_(1, target, phi * sign)

@@ -5,6 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+INTEGER_HINT = (
+    "Integers are passed on as they are, for embeddings; for any other network pass "
+    "X.astype(numpy.float32). "
+)
+
 
 def require_real_numbers(X):
     """Refuse anything but dense real arrays and tensors, and dicts of them."""
@@ -87,9 +92,10 @@ def checked_forward(module, x, dtype=None):
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        hint = "" if isinstance(x, Mapping) or x.is_floating_point() else INTEGER_HINT
         raise ValueError(
             f"The network failed on a batch of X with {_describe(x)}, while its first layer "
-            f"is {_first_layer(module)}. Original error: {error}"
+            f"is {_first_layer(module)}. {hint}Original error: {error}"
         ) from error
     n = n_rows(x)
     tensor = isinstance(logits, torch.Tensor)

@@ -115,6 +115,19 @@ class KernelOperator:
                 out[c, r] = tile.T
         return out
 
+    def __repr__(self):
+        return f"KernelOperator(shape={self.shape}, dtype={self.dtype})"
+
+    def _restricted(self, samples):
+        """The operator of some samples of a symmetric one."""
+        part = KernelOperator(self._features.take(torch.tensor(samples, device=self._device)))
+        part._tile_rows = self._tile_rows
+        return part
+
+    @property
+    def _device(self):
+        return self._features.device
+
     def _tiles(self):
         """(rows, cols, tile) over sample slices; the upper triangle of a symmetric kernel.
 

@@ -2,8 +2,6 @@
 
 import torch
 
-from .operator import KernelOperator
-
 
 def off_diagonal_maxima(operator):
     """``max_{j != i} K_ij`` of a symmetric operator, and its lowest argmax.
@@ -34,11 +32,3 @@ def _raise_maxima(maxima, argmax, rows, cols, tile):
     better = value > maxima[rows]
     maxima[rows] = torch.where(better, value, maxima[rows])
     argmax[rows] = torch.where(better, best + cols.start, argmax[rows])
-
-
-def restricted(operator, samples):
-    """The operator of a subset of the samples of a symmetric one (R = 1)."""
-    index = torch.as_tensor(samples, device=operator._features.device)
-    part = KernelOperator(operator._features.take(index))
-    part._tile_rows = operator._tile_rows
-    return part

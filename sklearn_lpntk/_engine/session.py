@@ -1,6 +1,7 @@
 """Borrow a network: evaluation mode, frozen, and given back exactly as it was."""
 
 import random
+import threading
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -72,16 +73,37 @@ def _torch_switches(module):
 @contextmanager
 def full_precision(device):
     """No autocast, and no float32 product in fewer bits, whatever the caller has set."""
-    allowed = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with _MATMUL.at_its_highest():
         if device.type == "meta":
             yield
         else:
             with torch.autocast(device.type, enabled=False):
                 yield
-    finally:
-        torch.set_float32_matmul_precision(allowed)
+
+
+class _MatmulPrecision:
+    """torch's switch is global: of several threads the first sets it, the last restores it."""
+
+    def __init__(self):
+        self._lock, self._users, self._callers = threading.Lock(), 0, None
+
+    @contextmanager
+    def at_its_highest(self):
+        with self._lock:
+            if self._users == 0:
+                self._callers = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("highest")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    torch.set_float32_matmul_precision(self._callers)
+
+
+_MATMUL = _MatmulPrecision()
 
 
 @contextmanager

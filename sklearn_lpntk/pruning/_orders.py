@@ -9,12 +9,11 @@ from joblib import Parallel, delayed
 
 from .._engine.cotangents import require_columns
 from .._engine.evaluate import logits_and_embeddings
-from .._engine.operator import KernelOperator
-from .._engine.reductions import off_diagonal_maxima, restricted
+from .._engine.reductions import off_diagonal_maxima
 from .._nets import logits_module
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
-from ..kernels import extract, make_extractor
+from ..kernels import extract, make_extractor, operator_of
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
 
@@ -62,7 +61,7 @@ class Samples:
     def operator(self, kernel=None):
         """The lazy kernel of all samples."""
         kernel = self.options["kernel"] if kernel is None else kernel
-        if kernel not in self._operators:
+        if id(kernel) not in self._operators:
             extractor = make_extractor(self.net, kernel=kernel)
             features = extract(extractor, self.X, self.columns)
             if features.n_cotangents != 1:
@@ -70,8 +69,8 @@ class Samples:
                     f"kernel={kernel!r} gives {features.n_cotangents} cotangents a sample; "
                     "pruning needs one: return an array of shape (n, K)."
                 )
-            self._operators[kernel] = KernelOperator(features)
-        return self._operators[kernel]
+            self._operators[id(kernel)] = operator_of(features)
+        return self._operators[id(kernel)]
 
     def per_class(self, function):
         """``function(class indices)`` for every class, in parallel threads."""
@@ -87,6 +86,7 @@ class Ordering:
     redundancy: np.ndarray | None = None
     dominators: np.ndarray | None = None
     n_redundant: int | None = None
+    scores: np.ndarray | None = None  # what the order was made by, where it is a number
     labels: np.ndarray | None = None
     centers: np.ndarray | None = None
     head_size: int | None = None  # samples in the largest cluster
@@ -101,6 +101,10 @@ class Ordering:
 
 def _visit_within_classes(samples, visit):
     visits = samples.per_class(lambda members: members[visit(members)])
+    return _kept_by(visits, samples)
+
+
+def _kept_by(visits, samples):
     return Ordering(interleave(visits, len(samples))[::-1].copy())
 
 
@@ -108,7 +112,7 @@ def herding(samples):
     """Kernel herding: the mean feature of the samples kept so far follows the class's."""
     operator = samples.operator()
     return _visit_within_classes(
-        samples, lambda members: herding_order(OperatorRows(restricted(operator, members)))
+        samples, lambda members: herding_order(OperatorRows(operator._restricted(members)))
     )
 
 
@@ -133,7 +137,7 @@ def coverage(samples):
     """Farthest point traversal of the cosine kernel in each class, from its most central."""
     operator = samples.operator()
     return _visit_within_classes(
-        samples, lambda members: _cover(CosineRows(restricted(operator, members)))
+        samples, lambda members: _cover(CosineRows(operator._restricted(members)))
     )
 
 
@@ -152,8 +156,7 @@ def k_center_input(samples):
 
 def random(samples):
     """Stratified: a random order within each class."""
-    visits = [samples.rng.permutation(members) for members in samples.classes]
-    return Ordering(interleave(visits, len(samples))[::-1].copy())
+    return _kept_by([samples.rng.permutation(members) for members in samples.classes], samples)
 
 
 # -- keep the hardest ---------------------------------------------------------------------
@@ -167,12 +170,16 @@ def el2n(samples):
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     error = torch.softmax(logits, 1) - torch.nn.functional.one_hot(y, logits.shape[1])
-    return Ordering(np.argsort(error.norm(dim=1).cpu().numpy(), kind="stable"))
+    return _rising(error.norm(dim=1).cpu().numpy())
 
 
 def grand(samples):
     """Norm of the loss gradient: the smallest go first."""
-    return Ordering(np.argsort(samples.operator("loss_gradient").diag(), kind="stable"))
+    return _rising(np.sqrt(samples.operator("loss_gradient").diag()))
+
+
+def _rising(scores):
+    return Ordering(np.argsort(scores, kind="stable"), scores=scores)
 
 
 # -- the paper's rules --------------------------------------------------------------------
@@ -185,8 +192,7 @@ def redundant(samples):
         first = scores.diagonal  # the smallest norms are the likeliest to be stood in for
         order = np.lexsort((first, ~scores.is_redundant))
         return Ordering(order, n_redundant=scores.n_redundant)
-    order = np.lexsort((-scores.redundancy, ~scores.is_redundant))
-    return _with_scores(Ordering(order), scores)
+    return _with_scores(Ordering(scores.order), scores)
 
 
 @dataclass
@@ -202,6 +208,11 @@ class RedundancyScores:
     def n_redundant(self):
         return int(self.is_redundant.sum())
 
+    @property
+    def order(self):
+        """The redundant ones first, each part by falling redundancy."""
+        return np.lexsort((-self.redundancy, ~self.is_redundant))
+
 
 def _with_scores(ordering, scores):
     ordering.redundancy, ordering.dominators = scores.redundancy, scores.dominators
@@ -214,7 +225,7 @@ def redundancy_scores(samples):
     n = len(samples)
     maxima, dominators = np.full(n, -np.inf), np.full(n, -1)
     for group in samples.groups:
-        best, argmax = off_diagonal_maxima(restricted(samples.operator(), group))
+        best, argmax = off_diagonal_maxima(samples.operator()._restricted(group))
         maxima[group] = best.double().cpu().numpy()
         argmax = argmax.cpu().numpy()
         dominators[group] = np.where(argmax >= 0, group[argmax], -1)
@@ -251,7 +262,7 @@ def keep_head(samples):
 def redundant_head(samples):
     """Section 4.3, the whole recipe: redundant samples first, then the head of the rest."""
     scores = redundancy_scores(samples)
-    first = np.lexsort((-scores.redundancy, ~scores.is_redundant))[: scores.n_redundant]
+    first = scores.order[: scores.n_redundant]
     rest = np.flatnonzero(~scores.is_redundant)
     ordering = _head_of(samples, rest)
     ordering.prune_order = np.concatenate([first, ordering.prune_order])
@@ -264,7 +275,7 @@ def _head_of(samples, rows, *, largest_first=True):
     for group in samples.groups:
         members = np.intersect1d(group, rows)
         if len(members):
-            operator = restricted(samples.operator(), members)
+            operator = samples.operator()._restricted(members)
             found, own = farthest_point_clustering(
                 operator.diag(),
                 lambda i, operator=operator: operator.block([i], slice(None))[0],

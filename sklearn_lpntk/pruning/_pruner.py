@@ -4,7 +4,14 @@ from copy import deepcopy
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    _fit_context,
+    clone,
+    is_regressor,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
@@ -16,16 +23,17 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
+from skorch import NeuralNetClassifier
 
 from .._cache import warn_if_never_found
+from .._default_net import default_net
 from .._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from .._labels import ColumnEncoder, checked_classes
 from .._nets import (
-    ColumnEncoder,
-    checked_classes,
     fit_net,
     is_skorch_net,
     net_input,
-    scoring_net,
+    require_classifier,
     unfrozen,
 )
 from ..cluster._farthest_point import resolve_n_clusters
@@ -35,12 +43,12 @@ from ._selection import kept_mask
 
 
 def _estimator_has(method):
-    """Whether the final estimator has a method; a skorch net has those of a classifier."""
+    """Whether the final estimator has a method; a net that is retrained is a classifier."""
 
     def check(self):
         estimator = getattr(self, "estimator_", self.estimator)
         if estimator is None:
-            estimator = self.net if self.net is not None else scoring_net(None, np.eye(2), 2)
+            estimator = NeuralNetClassifier if self.net is None else self.net
         getattr(unfrozen(estimator), method)
         return True
 
@@ -92,7 +100,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     scope : {"all", "class"}, default="all"
         Whether the paper's strategies compare and cluster across classes.
     n_clusters : int or float, default=0.1
-        Clusters of the cluster strategies; a float is a fraction of the samples.
+        Clusters of the cluster strategies; a float is a fraction of the samples. With
+        ``scope="class"`` it counts for each class, and never more than there are samples to
+        cluster.
     head_fraction : float in [0, 1], default=0.1
         Part of the largest cluster that ``prune_fraction="auto"`` drops.
     memory : str or joblib.Memory, default=None
@@ -248,14 +258,19 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
         Raises
         ------
+        TypeError
+            If ``net`` is no skorch classifier, or ``estimator`` a regressor.
         ValueError
-            If there is one class only, if the net emits probabilities, or if
-            ``prune_fraction="auto"`` goes with a strategy that has no recipe.
+            If there is one class only, if the net emits probabilities, if its training
+            diverges, if X does not fit it, or if ``prune_fraction="auto"`` goes with a strategy
+            that has no recipe.
         """
         fit_params = self._routed("fit", fit_params)
+        self._check_parameters()
         with unfitted_on_error(self):
             progress = FitProgress(self, 3, X, y, verbose=self.verbose)
-            found = self._select(X, y, progress)
+            found = self._select(X, y, progress, decide_only=self._decides_only)
+            found.kept = self._kept(found)
             final = self._final_estimator(found)
             with progress.stage("fit final estimator", final):
                 final = self._fit_final(final, found, X, y, fit_params)
@@ -280,10 +295,17 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         -------
         X_kept, y_kept : of the types of X and y
             The kept rows, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `fit`.
         """
+        self._check_parameters()
         with unfitted_on_error(self):
             progress = FitProgress(self, 2, X, y, verbose=self.verbose)
-            found = self._select(X, y, progress)
+            found = self._select(X, y, progress, decide_only=self._decides_only)
+            found.kept = self._kept(found)
             self._store(found)
             progress.end()
         return _rows(X, y, self.sample_indices_, found)
@@ -294,44 +316,49 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X, y : as in `fit`
-        fractions : iterable of float
+        fractions : iterable of float or "auto"
             Values of ``prune_fraction``.
 
         Returns
         -------
         kept : iterator of ndarray of shape (n_kept,)
             The rows that are kept at each fraction, ascending. A larger fraction keeps a
-            subset of what a smaller one keeps.
-        """
-        return self._path(X, y, list(fractions))
+            subset of what a smaller one keeps. Which redundant row a class keeps where
+            ``"auto"`` would empty it may differ from `fit`, which computes no scores then.
 
-    def _path(self, X, y, fractions):
+        Raises
+        ------
+        ValueError
+            If a fraction is not allowed, or as in `fit`.
+        """
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
             pruner._validate_params()
             pruner._check_recipe()
-        # scores, unless no fraction needs them
-        scorer = path[0] if all(f == "auto" for f in fractions) else clone(self)
-        if self.prune_fraction == "auto" and scorer not in path:
-            scorer.set_params(prune_fraction=0.0)
-        found = scorer._select(X, y, None)
+        decide_only = all(pruner._decides_only for pruner in path)
+        found = clone(self)._select(X, y, None, decide_only=decide_only)
         return (np.flatnonzero(pruner._kept(found)) for pruner in path)
 
     # -- selection ------------------------------------------------------------------------
 
-    def _select(self, X, y, progress):
+    @property
+    def _decides_only(self):
+        """Whether which rows are redundant is all that is asked for, not how much."""
+        return self.prune_fraction == "auto" and self.strategy == "redundant"
+
+    def _select(self, X, y, progress, *, decide_only):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
-        self._check_recipe()
-        warn_if_never_found(self)
         array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
         classes = checked_classes(y)
-        if isinstance(self.n_clusters, Integral) and STRATEGIES[self.strategy].clusters:
-            resolve_n_clusters(self.n_clusters, len(y))
-        net = self.net
-        if net is None and is_skorch_net(self.estimator):
-            net = self.estimator
-        found = score_samples(
-            scoring_net(net, array, len(classes)),
+        strategy = STRATEGIES[self.strategy]
+        if isinstance(self.n_clusters, Integral) and strategy.clusters:
+            resolve_n_clusters(self.n_clusters, len(y))  # raises where there are too many
+        net = self.estimator if self.net is None and is_skorch_net(self.estimator) else self.net
+        net = default_net(array, len(classes)) if net is None else net
+        if strategy.needs_net or not is_skorch_net(net):
+            require_classifier(net)
+        return score_samples(
+            net,
             array,
             y,
             self.strategy,
@@ -339,15 +366,22 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 "kernel": self.kernel,
                 "scope": self.scope,
                 "n_clusters": self.n_clusters,
-                "decide_only": self.prune_fraction == "auto" and self.strategy == "redundant",
+                "decide_only": decide_only,
             },
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
             memory=self.memory,
             n_jobs=self.n_jobs,
             progress=progress,
         )
-        found.kept = self._kept(found)
-        return found
+
+    def _check_parameters(self):
+        self._check_recipe()
+        warn_if_never_found(self)
+        if self.estimator is not None and is_regressor(self.estimator):
+            raise TypeError(
+                f"estimator must be a classifier; got {type(self.estimator).__name__}, a "
+                "regressor: samples are scored and pruned by class."
+            )
 
     def _check_recipe(self):
         if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
@@ -376,6 +410,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             ("redundancy_", ordering.redundancy),
             ("dominators_", ordering.dominators),
             ("n_redundant_", ordering.n_redundant),
+            ("_scores", ordering.scores),
             ("labels_", ordering.labels),
             ("cluster_centers_indices_", ordering.centers),
         ):
@@ -395,7 +430,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             return final.fit(*_rows(X, y, kept, found), **params)
         # a frozen scoring net that is retrained keeps the meaning of its columns
         source = found.net if self.estimator is None else final
-        self._encoder = ColumnEncoder.for_net(source, found.array, found.y)
+        own = found.encoder if self.estimator is None else None
+        self._encoder = own or ColumnEncoder.for_net(source, found.array, found.y)
         if isinstance(final, FrozenEstimator):
             return unfrozen(final)
         columns = self._encoder.encode(found.y[kept])
@@ -508,7 +544,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         -------
         frame : pandas.DataFrame
             Columns ``kept``, ``prune_rank`` (0 goes first) and, where they were computed,
-            ``redundancy``, ``dominator`` and ``cluster``.
+            ``score`` (of ``"el2n"`` and ``"grand"``), ``redundancy``, ``dominator`` and
+            ``cluster``.
         """
         import pandas as pd
 
@@ -517,6 +554,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         rank[self.prune_order_] = np.arange(len(rank))
         columns = {"kept": self.support_, "prune_rank": rank}
         for name, attribute in (
+            ("score", "_scores"),
             ("redundancy", "redundancy_"),
             ("dominator", "dominators_"),
             ("cluster", "labels_"),

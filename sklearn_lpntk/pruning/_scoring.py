@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._cache import cached
-from .._nets import ColumnEncoder, net_input, trained
+from .._labels import ColumnEncoder
+from .._nets import net_input, trained
 from ._orders import STRATEGIES, Ordering, Samples
 
 
@@ -21,6 +22,7 @@ class Scored:
         Of its weights and batches.
     trained : fitted skorch net, or None for a strategy that needs none
     array, y : ndarray of shape (n_samples, ...) and (n_samples,)
+    encoder : ColumnEncoder of the net, or None for a strategy that needs no net
     classes : ndarray of shape (n_classes,)
     ordering : Ordering
     kept : ndarray of shape (n_samples,), bool, or None before a fraction is chosen
@@ -31,6 +33,7 @@ class Scored:
     trained: object
     array: np.ndarray
     y: np.ndarray
+    encoder: ColumnEncoder | None
     classes: np.ndarray
     ordering: Ordering
     kept: np.ndarray | None = None
@@ -41,9 +44,10 @@ def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progres
     seeds = np.random.SeedSequence(int(seed)).spawn(2)
     net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
     classes, columns = np.unique(y, return_inverse=True)
-    inputs, fitted, net_key = X, None, (X, columns)
+    inputs, fitted, encoder, net_key = X, None, None, (X, columns)
     if STRATEGIES[strategy].needs_net:
-        columns = ColumnEncoder.for_net(net, X, y).encode(y)
+        encoder = ColumnEncoder.for_net(net, X, y)
+        columns = encoder.encode(y)
         with _stage(progress, "train scoring net"):
             fitted, net_key = trained(net, X, columns, net_seed, memory)
         inputs = net_input(fitted, X)
@@ -51,7 +55,7 @@ def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progres
     key = "order", *net_key, strategy, options, rng.bit_generator.state
     with _stage(progress, f"order samples by {strategy}"):
         ordering = cached(memory, _order, key, strategy, samples)
-    return Scored(net, net_seed, fitted, X, y, classes, ordering)
+    return Scored(net, net_seed, fitted, X, y, encoder, classes, ordering)
 
 
 def _stage(progress, name):

@@ -15,20 +15,33 @@ ALLOWED = {
     "_version": set(),
     "_engine": set(),
     "datasets": set(),
-    "_nets": {"_cache"},
     "_cache": set(),
+    "_nets": {"_cache", "_engine"},
+    "_labels": {"_nets"},
+    "_default_net": set(),
     "_fitting": set(),
     "kernels": {"_engine", "_nets"},
     "cluster": {"_fitting"},
-    "_transformer": {"kernels", "_engine", "_nets", "_cache", "_fitting"},
-    "pruning": {"kernels", "_engine", "_nets", "_cache", "_fitting", "cluster"},
+    "_transformer": {"kernels", "_nets", "_labels", "_default_net", "_cache", "_fitting"},
+    "pruning": {
+        "kernels",
+        "_engine",
+        "_nets",
+        "_labels",
+        "_default_net",
+        "_cache",
+        "_fitting",
+        "cluster",
+    },
     "__init__": {"_transformer", "cluster", "pruning"},
 }
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_nets", "_cache"},
+    "skorch": {"_nets", "_labels", "_default_net", "_cache", "pruning"},
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
+    "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
+    "joblib": {"_cache", "pruning"},
 }
 OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
 

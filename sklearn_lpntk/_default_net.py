@@ -1,0 +1,66 @@
+"""The small net that scores samples where the user gives none."""
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from torch import nn
+
+
+class DefaultModule(nn.Module):
+    """Standardised inputs, then two hidden layers: convolutions for images, else dense.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of one sample: (C, H, W) for images, anything else is flattened.
+    n_logits : int
+    location, scale : float or array-like of the input's shape
+        Subtracted from the inputs, and what they are divided by.
+    """
+
+    def __init__(self, input_shape, n_logits, location=0.0, scale=1.0):
+        super().__init__()
+        self.register_buffer("location", torch.as_tensor(location, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        if len(input_shape) == 3:
+            hidden = (
+                nn.Conv2d(input_shape[0], 16, 3, padding=1, stride=2),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, padding=1, stride=2),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(4),
+                nn.Flatten(),
+            )
+            width = 32 * 16
+        else:
+            n_inputs = int(np.prod(input_shape))
+            hidden = nn.Flatten(), nn.Linear(n_inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+            width = 64
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, n_logits))
+
+    def forward(self, x):
+        return self.layers((x.to(self.scale.dtype) - self.location) / self.scale)
+
+
+def default_net(X, n_classes):
+    """A small classifier for data of any shape, trained in seconds."""
+    X = np.asarray(X)
+    axes = 0 if X.ndim == 2 else None  # images are standardised as a whole
+    location, scale = X.mean(axis=axes), X.std(axis=axes)
+    return NeuralNetClassifier(
+        DefaultModule,
+        module__input_shape=X.shape[1:],
+        module__n_logits=n_classes,
+        module__location=location,
+        module__scale=np.where(scale > 0, scale, 1.0),
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        # at least 200 steps, as far as 60 epochs go
+        max_epochs=int(np.clip(np.ceil(200 * 64 / len(X)), 10, 60)),
+        batch_size=64,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
