@@ -114,12 +114,18 @@ def centred(X):
     return X - np.float32(0.5)
 
 
+def spread(values, axis=None):
+    """Standard deviation over seeds; of a single one there is none."""
+    values = np.asarray(values)
+    return np.std(values, axis=axis, ddof=min(1, values.shape[-1] - 1))
+
+
 def print_table(accuracy, fractions, n_train):
     """Accuracy in percent, mean and standard deviation over seeds; best mean starred."""
     full = 100 * np.array(accuracy["random", 0.0])
     n_seeds = len(full)
     print(f"\nTest accuracy in %, mean and standard deviation over {n_seeds} seeds.")
-    print(f"All {n_train} training samples: {full.mean():.1f} ({full.std(ddof=1):.1f})\n")
+    print(f"All {n_train} training samples: {full.mean():.1f} ({spread(full):.1f})\n")
     kept = [n_train - round(f * n_train) for f in fractions]
     print("pruned".ljust(12) + "".join(f"{f:>14.0%}" for f in fractions))
     print("kept".ljust(12) + "".join(f"{k:>14}" for k in kept))
@@ -130,7 +136,7 @@ def print_table(accuracy, fractions, n_train):
         for f in fractions:
             values = 100 * np.array(accuracy[strategy, f])
             star = "*" if best[f] == strategy else " "
-            cells += f"{values.mean():.1f} ({values.std(ddof=1):.1f}){star}".rjust(14)
+            cells += f"{values.mean():.1f} ({spread(values):.1f}){star}".rjust(14)
         print(strategy.ljust(12) + cells)
     print("\n* best mean of its column; random keeps the same number of samples of each class.")
 
@@ -142,7 +148,7 @@ def plot_curves(accuracy, fractions, title, path):
     ax.axhline(full.mean(), color="0.6", lw=1, label="all samples")
     for strategy, (color, line, marker) in STYLES.items():
         values = 100 * np.array([accuracy[strategy, f] for f in fractions])
-        mean, sd = values.mean(axis=1), values.std(axis=1, ddof=1)
+        mean, sd = values.mean(axis=1), spread(values, axis=1)
         x = 100 * np.asarray(fractions)
         ax.plot(x, mean, color=color, ls=line, marker=marker, label=strategy)
         ax.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.12, lw=0)

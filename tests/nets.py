@@ -480,3 +480,35 @@ def transposed_convolution():
         nn.ConvTranspose2d(2, 3, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(243, 3)
     )
     return net.double(), image(5, 2, 4, 4), 3
+
+
+ATTENTION = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+TRANSFORMER = {f"encoder.layers.{k}.self_attn.{name}" for k in (0, 1) for name in ATTENTION}
+LSTM = {
+    f"lstm.{kind}_{part}_l{layer}{end}"
+    for kind in ("weight", "bias")
+    for part in ("ih", "hh")
+    for layer in (0, 1)
+    for end in ("", "_reverse")
+}
+
+# the parameters of each trap that take the autograd rule; all others have a layer rule
+SLOW = dict.fromkeys(TRAPS, frozenset()) | {
+    "transformer_encoder": TRANSFORMER,
+    "transformer_sequence_first": TRANSFORMER,
+    "transformer_sequence_first_as_long_as_the_batch": TRANSFORMER,
+    "lstm": LSTM,
+    "attention": {f"attention.{name}" for name in ATTENTION},
+    "positional_embedding": {"position.weight"},
+    "tied_weights": {"embed.weight"},
+    "bare_parameter": {"gain"},
+    "weight_norm_and_spectral_norm": {
+        "0.parametrizations.weight.original0",
+        "0.parametrizations.weight.original1",
+        "2.parametrizations.weight.original",
+    },
+    "functional_use_of_a_weight": {"a.weight"},
+    "overridden_forward": {"0.weight", "0.bias"},
+    "windows_in_the_wrong_order": {"a.weight", "a.bias"},
+    "transposed_convolution": {"0.weight", "0.bias"},
+}

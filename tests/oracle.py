@@ -3,14 +3,33 @@
 import numpy as np
 import torch
 
-from sklearn_lpntk._engine.cotangents import find_cotangent
 from sklearn_lpntk._engine.inputs import forward, n_rows, take
+
+
+def literal_cotangent(kernel, logits, y):
+    """The table of cotangents, entry by entry, for one sample: (1, R, K)."""
+    (z,), (label,), K = logits, y, logits.shape[1]
+    if callable(kernel):
+        v = kernel(logits, y)
+        return v if v.ndim == 3 else v[:, None]
+    if kernel == "entk":
+        return torch.eye(K, dtype=z.dtype)[None]
+    v = torch.zeros(1, 1, K, dtype=z.dtype)
+    for k in range(K):
+        hit = float(label == 1) if K == 1 else float(k == label)
+        probability = z[k].exp() / z.exp().sum() if K > 1 else 1 / (1 + (-z[k]).exp())
+        v[0, 0, k] = {
+            "lpntk": (1.0 if hit else -1.0) / K**0.5,
+            "pntk": 1 / K**0.5,
+            "pntk_first": 1.0 if k == 0 else 0.0,
+            "loss_gradient": probability - hit,
+        }[kernel]
+    return v
 
 
 def oracle_features(module, X, y, kernel, names=None):
     """phi, sample-major, for the parameters named (all trainable ones by default)."""
     module.eval()
-    cotangent = find_cotangent(kernel)
     parameters = [
         p
         for name, p in module.named_parameters()
@@ -19,7 +38,7 @@ def oracle_features(module, X, y, kernel, names=None):
     rows = []
     for i in range(n_rows(X)):
         logits = forward(module, take(X, slice(i, i + 1)))
-        v = cotangent(logits.detach(), y[i : i + 1])
+        v = literal_cotangent(kernel, logits.detach(), y[i : i + 1])
         for r in range(v.shape[1]):
             gradients = torch.autograd.grad(
                 logits, parameters, v[:, r], retain_graph=True, allow_unused=True

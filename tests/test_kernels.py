@@ -1,5 +1,7 @@
 """The public functions: modules and nets, shapes, and one test for each bad input."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,24 @@ class TestErrors:
         net = make_net(criterion=nn.NLLLoss).fit(X, y)
         with pytest.raises(ValueError, match=r"criterion is NLLLoss.*CrossEntropyLoss"):
             lpntk_kernel(net, X, y)
+
+    @pytest.mark.parametrize("criterion", [nn.BCELoss, functools.partial(nn.NLLLoss)])
+    def test_other_criteria_on_probabilities(self, criterion):
+        net = make_net().fit(X, y)
+        net.criterion_ = criterion if not isinstance(criterion, type) else criterion()
+        with pytest.raises(ValueError, match="must emit probabilities"):
+            lpntk_kernel(net, X, y)
+
+    def test_buffer_with_nan(self):
+        module = nn.Sequential(nn.BatchNorm1d(4), make_module())
+        module[0].running_mean[1] = torch.nan
+        with pytest.raises(ValueError, match=r"buffer '0.running_mean' contains NaN"):
+            lpntk_kernel(module, X, y)
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_lazy_layer(self):
+        with pytest.raises(ValueError, match="not initialised; run the network once"):
+            lpntk_kernel(nn.Sequential(nn.LazyLinear(3)), X, y)
 
     def test_net_not_fitted(self):
         with pytest.raises(NotFittedError, match="not fitted yet"):

@@ -1,6 +1,7 @@
-"""The README's examples run as they are written."""
+"""The examples of the README and the user guide run as they are written."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
     assert names["search"].best_score_ > 0.9
     assert names["K"].shape == (200, 200)
     assert "redundancypruner__strategy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning"])
+def test_examples_of_the_user_guide_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (README.parent / "docs" / f"{page}.rst").read_text()
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text)
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(textwrap.dedent(block), page, "exec"), names)
 
 
 @pytest.mark.parametrize("name", ["demo", "test"])

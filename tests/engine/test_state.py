@@ -1,6 +1,8 @@
 """The caller's network comes back exactly as it was, also after an exception."""
 
 import copy
+import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -58,13 +60,24 @@ def snapshot(net):
         "hooks": hooks,
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state(),
+        "python": random.getstate(),
+        "precision": torch.get_float32_matmul_precision(),
         "fastpath": torch.backends.mha.get_fastpath_enabled(),
         "grad_mode": torch.is_grad_enabled(),
     }
 
 
 def assert_unchanged(before, after):
-    for key in ("training", "requires_grad", "buffers", "hooks", "fastpath", "grad_mode"):
+    for key in (
+        "training",
+        "requires_grad",
+        "buffers",
+        "hooks",
+        "fastpath",
+        "grad_mode",
+        "python",
+        "precision",
+    ):
         assert before[key] == after[key], key
     for a, b in zip(before["grad"], after["grad"], strict=True):
         assert (a is None and b is None) or torch.equal(a, b)
@@ -76,6 +89,8 @@ def assert_unchanged(before, after):
 
 @pytest.mark.parametrize("fail_at", [None, 1, 2, 3, 4, 5])
 def test_the_network_is_given_back(fail_at):
+    torch.backends.mha.set_fastpath_enabled(True)
+    torch.set_float32_matmul_precision("high")
     net = make_net()
     net[2].fail_at = fail_at
     X, y = torch.randn(40, 4), torch.arange(40) % 3
@@ -86,6 +101,18 @@ def test_the_network_is_given_back(fail_at):
         with pytest.raises((KeyError, ValueError), match="in the middle of a batch"):
             empirical_ntk(net, X, y, batch_size=16)
     assert_unchanged(before, snapshot(net))
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_threads_leave_torchs_switch_as_it_was():
+    net = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 3))
+    operator = empirical_ntk(net, torch.randn(300, 20), torch.arange(300) % 3)
+    torch.set_float32_matmul_precision("medium")
+    with ThreadPoolExecutor(4) as pool:
+        blocks = list(pool.map(lambda i: operator.block([i], slice(None)), range(200)))
+    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(np.concatenate(blocks), operator.toarray()[:200])
 
 
 def test_weights_that_a_forward_pass_rewrites_are_restored():

@@ -1,5 +1,6 @@
 """Inputs that once hung the pruner, fooled its cache, or gave wrong labels."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -119,6 +120,34 @@ class TestCache:
         assert fingerprint(one) == fingerprint(other)
         other.scale = 9.0
         assert fingerprint(one) != fingerprint(other)
+
+    def test_what_a_function_takes_from_its_module_is_part_of_the_key(self):
+        source = "def kernel(z, y): return helper(z) * ALPHA\ndef helper(z): return z{}\nALPHA = {}"
+        keys = set()
+        for helper, alpha in (("", 1), ("", 2), (" + 1", 1)):
+            names = {"__name__": "own"}
+            exec(source.format(helper, alpha), names)
+            keys.add(fingerprint(names["kernel"]))
+        assert len(keys) == 3
+
+    def test_all_code_of_a_class_is_part_of_the_key(self):
+        def make(value):
+            class Own:
+                constant = value
+
+                @property
+                def p(self):
+                    return value
+
+                @staticmethod
+                def s():
+                    return value
+
+            return Own
+
+        assert fingerprint(make(1)) == fingerprint(make(1)) != fingerprint(make(2))
+        copy.copy(make(1)())  # Python notes slot names in the class
+        assert fingerprint(make(1)()) != fingerprint(make(2)())
 
     def test_nesting_is_part_of_the_key(self):
         assert fingerprint([[1], 2]) != fingerprint([[1, 2]])
@@ -275,7 +304,7 @@ class TestNets:
             RedundancyPruner(net=net).fit(X, y)
 
     def test_integers_for_a_net_that_takes_numbers(self):
-        with pytest.raises(ValueError, match=r"X.astype\(numpy.float32\)"):
+        with pytest.raises(ValueError, match=r"for embeddings.*X.astype\(numpy.float32\)"):
             RedundancyPruner(net=make_net()).fit((10 * X).astype(np.uint8), y)
 
     def test_small_integers_for_an_embedding(self):

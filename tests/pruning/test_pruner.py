@@ -12,13 +12,14 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, Checkpoint
+from skorch.dataset import ValidSplit
 from torch import nn
 
-from sklearn_lpntk import RedundancyPruner
+from sklearn_lpntk import LpNTKTransformer, RedundancyPruner
 from sklearn_lpntk.datasets import load_digit_images
 from sklearn_lpntk.pruning._orders import STRATEGIES
 
@@ -128,6 +129,13 @@ class TestLabels:
         expected = np.argsort(np.linalg.norm(error, axis=1), kind="stable")
         np.testing.assert_array_equal(scores.prune_order_, expected)
 
+    def test_frozen_binary_net_with_floats_or_bools(self):
+        labels = (y[:100] == 1).astype(np.float32)
+        net = make_net(NeuralNetBinaryClassifier, module__n_out=1).fit(X32[:100], labels)
+        for own in (labels, labels.astype(bool), labels.astype(int)):
+            found = RedundancyPruner(net=FrozenEstimator(net), random_state=0).fit(X[:100], own)
+            assert found.score(X[:100], own) > 0.9
+
     def test_frozen_net_with_names_for_its_columns(self):
         net = make_net(classes=list(NAMES)).fit(X32, y)
         found = RedundancyPruner(net=FrozenEstimator(net), random_state=0).fit(X, NAMES[y])
@@ -150,7 +158,8 @@ class TestData:
         kept, labels = pruner().fit_resample(pl.from_pandas(frame), pl.Series(NAMES[y]))
         assert isinstance(kept, pl.DataFrame)
         assert kept.equals(pl.from_pandas(frame)[rows.tolist()])
-        assert list(labels) == NAMES[y][rows].tolist()
+        assert isinstance(labels, pl.Series)
+        assert labels.to_list() == NAMES[y][rows].tolist()
 
     def test_the_final_estimator_sees_the_frame(self):
         frame = pd.DataFrame(X, columns=[f"f{i}" for i in range(4)])
@@ -179,6 +188,23 @@ class TestData:
 
 
 class TestFinalEstimator:
+    def test_the_nets_own_split_and_checkpoint_are_respected(self, tmp_path):
+        split = ValidSplit(5, stratified=True)
+        best = Checkpoint(monitor="valid_loss_best", load_best=True, dirname=str(tmp_path))
+        net = make_net(train_split=split, callbacks=[best], lr=0.3)
+        found = pruner(net=net).fit(X, y).net_
+        # the history of a checkpoint that was loaded ends with its epoch
+        losses = found.history[:, "valid_loss"]
+        assert 1 < len(losses) < 20
+        assert losses[-1] == min(losses)
+
+    def test_a_net_that_emits_probabilities_can_be_pruned_for_without_scores(self):
+        def module():
+            return nn.Sequential(make_module(), nn.Softmax(1))
+
+        net = make_net(module=module, criterion=nn.NLLLoss)
+        assert pruner(net=net, strategy="random").fit(X, y).score(X, y) > 0.6
+
     def test_another_classifier(self):
         found = pruner(estimator=LogisticRegression(max_iter=500)).fit(X, y)
         direct = LogisticRegression(max_iter=500)
@@ -203,10 +229,7 @@ class TestFinalEstimator:
 
     @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own insides
     def test_a_compiled_net(self):
-        class Eager(NeuralNetClassifier):
-            """Compiled with the backend that needs no C++ compiler."""
-
-        net = make_net(Eager, criterion=nn.CrossEntropyLoss, compile=True, compile__backend="eager")
+        net = make_net(compile=True, compile__backend="eager")  # needs no C++ compiler
         compiled = pruner(net=net, prune_fraction=0.5).fit(X, y)
         plain = pruner(prune_fraction=0.5).fit(X, y)
         np.testing.assert_array_equal(compiled.prune_order_, plain.prune_order_)
@@ -262,6 +285,12 @@ class TestQueries:
         )
         assert frame.sort_values("prune_rank")["kept"].iloc[:30].sum() == 0
 
+    @pytest.mark.parametrize("strategy", ["el2n", "grand"])
+    def test_frame_lists_scores(self, strategy):
+        found = pruner(strategy=strategy).fit(X, y)
+        scores = found.to_frame()["score"].to_numpy()
+        assert (np.diff(scores[found.prune_order_]) >= 0).all()
+
     def test_a_pickle_holds_neither_data_nor_factors(self):
         blobs, labels = make_blobs(4000, n_features=50, random_state=0)
         found = RedundancyPruner(prune_fraction=0.5, random_state=0).fit(blobs, labels)
@@ -306,6 +335,35 @@ class TestErrors:
     def test_net_that_is_no_net(self):
         with pytest.raises(TypeError, match="net must be a skorch classifier"):
             pruner(net=LogisticRegression()).fit(X, y)
+
+    def test_data_that_does_not_fit_the_net(self):
+        net = make_net(module__n_in=5)
+        with pytest.raises(ValueError, match=r"shape \(2, 4\).*first layer is 0: Linear\(in_f"):
+            pruner(net=net).fit(X, y)
+        with pytest.raises(ValueError, match=r"first layer is 0: Linear\(in_features=5"):
+            LpNTKTransformer(net).fit(X, y)
+        with pytest.raises(ValueError, match=r"first layer is 0: Linear\(in_features=5"):
+            RedundancyPruner(net, strategy="random").fit(X, y)
+
+    @pytest.mark.parametrize("kind", [RedundancyPruner, LpNTKTransformer])
+    def test_nets_that_cannot_be_trained(self, kind):
+        with pytest.raises(ValueError, match="has no parameters"):
+            kind(net=make_net(module=nn.Tanh)).fit(X[:, :3], y)
+        with pytest.raises(ValueError, match="All parameters of the network are frozen"):
+            kind(net=make_net(module=make_module().requires_grad_(False))).fit(X, y)
+
+    @pytest.mark.parametrize("strategy", ["el2n", "k_center", "herding"])
+    def test_nets_that_depend_on_the_batch(self, strategy):
+        def module():
+            norm = nn.BatchNorm1d(4, track_running_stats=False)
+            return nn.Sequential(norm, nn.Linear(4, 3))
+
+        with pytest.raises(ValueError, match="BatchNorm without running statistics"):
+            pruner(net=make_net(module=module), strategy=strategy).fit(X, y)
+
+    def test_regressors(self):
+        with pytest.raises(TypeError, match=r"must be a classifier; got LinearRegression"):
+            pruner(estimator=LinearRegression()).fit(X, y)
 
     def test_one_class(self):
         with pytest.raises(ValueError, match="one class only"):

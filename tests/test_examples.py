@@ -1,0 +1,48 @@
+"""The examples run, on little data."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import pruning_study
+
+    yield pruning_study
+    sys.modules.pop("pruning_study")
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_the_pruning_study(study, n_seeds, tmp_path, capsys):
+    from sklearn_lpntk.datasets import load_digit_images
+
+    X, y = (array[:160] for array in load_digit_images())
+    splits = [(np.arange(100), np.arange(100, 160))] * n_seeds
+    net = study.make_net(2, 8, n_steps=2, max_epochs=1)
+    accuracy = study.accuracy_grid(net, X, y, splits, (0.5,), cache=str(tmp_path / "cache"))
+    assert len(accuracy) == 1 + len(study.STYLES)
+    study.print_table(accuracy, (0.5,), 100)
+    assert "kept                    50" in capsys.readouterr().out
+    study.plot_curves(accuracy, (0.5,), "title", tmp_path / "curves.png")
+    found = study.relation_examples(net, X, y, cache=None, n_pairs=2)
+    study.plot_relations(X, y, *found, tmp_path / "relations.png")
+    assert (tmp_path / "curves.png").exists()
+    assert (tmp_path / "relations.png").exists()
+    K = study.empirical_ntk(found[0].net_, X, y).toarray()
+    norms = np.sqrt(K.diagonal())
+    np.testing.assert_allclose(found[3], (K / np.outer(norms, norms)).min(), rtol=1e-4)
+
+
+def test_the_leak_example(study, capsys):
+    import label_leak
+
+    leak = label_leak.main()
+    assert leak["lpntk"][0] > 0.99 > leak["lpntk"][1] + 0.2
+    assert abs(leak["pntk"][0] - leak["pntk"][1]) < 0.25
+    assert "pntk" in capsys.readouterr().out
