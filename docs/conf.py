@@ -23,3 +23,4 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-lpntk"
 html_theme_options = {"show_nav_level": 2, "navigation_with_keys": False}
 html_static_path = []
+html_sidebars = {page: [] for page in ("index", "user_guide", "pruning", "own_net", "changelog")}
