@@ -15,7 +15,8 @@ ALLOWED = {
     "_version": set(),
     "_engine": set(),
     "datasets": set(),
-    "_cache": set(),
+    "_fingerprint": set(),
+    "_cache": {"_fingerprint"},
     "_nets": {"_cache", "_engine"},
     "_labels": {"_nets"},
     "_default_net": set(),
@@ -38,10 +39,10 @@ ALLOWED = {
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_nets", "_labels", "_default_net", "_cache", "pruning"},
+    "skorch": {"_nets", "_labels", "_default_net", "_cache", "_fingerprint", "pruning"},
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
-    "joblib": {"_cache", "pruning"},
+    "joblib": {"_cache", "_fingerprint", "pruning"},
 }
 OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
 
