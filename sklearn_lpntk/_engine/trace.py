@@ -131,6 +131,8 @@ class Tracer:
             dense = self.plan.dense.get(key)
             try:
                 factors[key] = self.layers[key].factor(*own, n, n_cotangents, dense=dense)
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError, IndexError):
                 # a call that the rule was not made for; autograd is
                 self.give_up(key)
