@@ -1,5 +1,9 @@
 """What the two pruning examples share: the nets, the grid, the table and the pictures."""
 
+import argparse
+import tempfile
+from pathlib import Path
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -216,3 +220,30 @@ def plot_relations(X, y, pruner, pairs, contradictory, cosine, path):
     figure.suptitle("Most redundant digits, label above; right: the most contradictory pair")
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def run_study(name, title, net, X, y, splits, fractions, folder):
+    """The whole study: the grid, its table and picture, and the picture of relations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    curves, relations = folder / f"{name}_curves.png", folder / f"{name}_relations.png"
+    torch.set_num_threads(1)  # the grid runs two fits at once
+    train = splits[0][0]
+    with tempfile.TemporaryDirectory() as cache:
+        accuracy = accuracy_grid(net, X, y, splits, fractions, cache=cache, n_jobs=2)
+        print_table(accuracy, fractions, len(train))
+        plot_curves(accuracy, fractions, f"{title}, {len(splits)} seeds", curves)
+        found = relation_examples(net, X[train], y[train], cache=cache)
+        plot_relations(X[train], y[train], *found, relations)
+    share = found[0].n_redundant_ / len(train)
+    print(f"\nThe paper's rule ρ > 1 calls {share:.0%} of the {len(train)} samples redundant.")
+    print(f"Pictures: {curves}, {relations}")
+
+
+def options_of(description, **extra):
+    """Command line options: the number of seeds, the folder, and integers of the example's."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
+    parser.add_argument("--out", type=Path, default=Path("artifacts"), help="folder of the output")
+    for name, default in extra.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    return parser.parse_args()
