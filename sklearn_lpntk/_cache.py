@@ -4,7 +4,6 @@ import io
 import numbers
 import pickle
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
@@ -16,12 +15,8 @@ from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 
 from ._fingerprint import fingerprint
+from ._locks import wait_for_lock
 from ._version import __version__
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then compute the same entry
-    fcntl = None
 
 VERSIONS = __version__, torch.__version__, skorch.__version__, sklearn.__version__
 
@@ -50,7 +45,7 @@ def cached(memory, function, key, *arguments):
             raise _NotStorable(str(error)) from error
 
     keyed = memory.cache(_call, ignore=["compute"])
-    with _lock(memory, key):
+    with wait_for_lock(Path(memory.location) / "locks" / key):
         try:
             stored = keyed(key, compute)
         except _NotStorable as error:
@@ -91,19 +86,6 @@ def _dumps(value):
 
 def _call(key, compute):
     return compute()
-
-
-@contextmanager
-def _lock(memory, key):
-    """Hold a file lock, which the system drops should the process die."""
-    if fcntl is None:
-        yield
-        return
-    folder = Path(memory.location) / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / key, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def warn_if_never_found(estimator):

@@ -1,21 +1,41 @@
 """Empirical tangent kernels of torch modules and fitted skorch nets."""
 
+import hashlib
+import logging
 import numbers
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn import get_config
-from sklearn.utils import check_random_state
+from sklearn.utils import Bunch, check_random_state
 
 from ._engine.cotangents import find_cotangent
 from ._engine.extract import Extractor
-from ._engine.inputs import n_rows, require_real_numbers
+from ._engine.features import slices
+from ._engine.gather import gather, gather_in_store
+from ._engine.inputs import is_lazy, n_rows, require_real_numbers
+from ._engine.memory import limit_of
 from ._engine.operator import KernelOperator
+from ._engine.relations import count_relations
+from ._engine.sketch import Sketch
+from ._fingerprint import fingerprint
 from ._nets import logits_module
+from ._parallel import parallel_map
 
-__all__ = ["KernelOperator", "empirical_ntk", "entk_kernel", "lpntk_kernel", "pntk_kernel"]
+__all__ = [
+    "KernelOperator",
+    "empirical_ntk",
+    "entk_kernel",
+    "lpntk_kernel",
+    "pntk_kernel",
+    "sample_relations",
+]
+
+_LOGGER = logging.getLogger("sklearn_lpntk")
 
 
 def empirical_ntk(
@@ -37,7 +57,10 @@ def empirical_ntk(
     With the Jacobian ``J(x)`` of the logits with respect to the trainable parameters and a
     cotangent ``v(x, y)``, the feature of a labelled sample is ``phi = J(x)^T v(x, y)`` and
     the kernel of a pair is the inner product of its features. The features are computed
-    once, layer by layer; the entries of the kernel when they are asked for.
+    once, layer by layer; the entries of the kernel when they are asked for. Features that
+    would take more than half of the free memory are computed anew at every use, in an order
+    that does so as rarely as scikit-learn's ``working_memory`` allows; ``store`` and
+    ``n_components`` are the faster ways. The logger ``sklearn_lpntk`` tells which it was.
 
     Parameters
     ----------
@@ -46,8 +69,9 @@ def empirical_ntk(
         of a tuple, element 0 counts. It is used in evaluation mode and comes back exactly
         as it was.
     X : array or tensor of shape (n_samples, ...), or dict of them
-        Inputs. Floating arrays are cast to the parameters' dtype, integers to int64; a dict
-        is passed as keyword arguments.
+        Inputs; of an array on disk, or of any object with ``shape``, ``dtype`` and slices, only
+        a batch is read at a time. Floating arrays are cast to the parameters' dtype, integers
+        to int64; a dict is passed as keyword arguments.
     y : array of shape (n_samples,), default=None
         Logit columns 0..K-1 (0 and 1 for a network with one logit); needed by
         ``"lpntk"`` and ``"loss_gradient"``.
@@ -61,10 +85,15 @@ def empirical_ntk(
         Which trainable parameters count: name prefixes such as ``"layer4"``, or a predicate
         on the name. None means all.
     n_components : int, default=None
-        Replace the features by a random sketch of this size; the standard error of an entry
-        is at most ``sqrt(2 / n_components)`` times the product of the features' norms.
-    store : None
-        Reserved for factors kept on disk.
+        Replace the features by a random sketch of this size. It has no bias, and the standard
+        error of an entry is at most ``sqrt(2 / n_components)`` times the product of the
+        features' norms, or ``sqrt(11 / n_components)`` where most of them belong to large
+        layers, which take a TensorSketch.
+    store : path-like, default=None
+        A folder that keeps the features, for more of them than fit into memory. One that was
+        interrupted is completed, by several processes at once if you like; one of another
+        network, data set, kernel or dtype is refused. With ``random_state=None`` its sketch
+        is that of seed 0.
     batch_size : int, default=256
         Samples in one forward pass.
     random_state : int, RandomState instance or None, default=None
@@ -82,6 +111,10 @@ def empirical_ntk(
         If ``module_or_net`` is neither a module nor a skorch net.
     NotFittedError
         If the skorch net is not fitted.
+    StoreMismatchError
+        If ``store`` holds the features of something else.
+    OSError
+        If the disk of ``store`` is full; what is done is kept.
     ValueError
         If the network emits probabilities by its criterion (``NLLLoss``), has no trainable
         parameters, depends on the rest of the batch, or contains or returns NaN or infinity;
@@ -90,6 +123,7 @@ def empirical_ntk(
     See Also
     --------
     lpntk_kernel : The labelled kernel as an array.
+    sample_relations : Counts of interchangeable, unrelated and contradictory partners.
     pntk_kernel : The label-free kernel as an array.
     entk_kernel : All pairs of logits.
 
@@ -113,25 +147,23 @@ def empirical_ntk(
     >>> operator.block([0, 1], slice(10)).shape
     (2, 10)
     """
-    if store is not None:
-        raise ValueError(
-            "store= is not available yet: factors are kept in memory; pass store=None, and "
-            "n_components= where they do not fit."
-        )
     if y2 is not None and X2 is None:
         raise ValueError("y2 was given without X2; pass the samples that y2 labels.")
     extractor = make_extractor(
         module_or_net, kernel=kernel, parameters=parameters, batch_size=batch_size
     )
+    if store is not None and random_state is None:
+        random_state = 0  # a store is completed and read again under the same sketch
     seed = sketch_seed(n_components, random_state)
-    features = extract(extractor, X, y, n_components, seed)
+    folders = (None, None) if store is None else (store_path(store, "X"), store_path(store, "X2"))
+    features = extract(extractor, X, y, n_components, seed, store=folders[0])
     other = None
     if X2 is not None:
         fallbacks = len(extractor.plan.autograd)
-        other = extract(extractor, X2, y2, n_components, seed, names=("X2", "y2"))
+        other = extract(extractor, X2, y2, n_components, seed, store=folders[1], names=("X2", "y2"))
         if len(extractor.plan.autograd) > fallbacks:
             # X2 showed that a rule is wrong for this network: so it was for X
-            features = extract(extractor, X, y, n_components, seed)
+            features = extract(extractor, X, y, n_components, seed, store=folders[0])
     return operator_of(features, other)
 
 
@@ -256,12 +288,103 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
 
 
+def sample_relations(operator, *, threshold=0.5, threshold_unrelated=0.1):
+    """How many samples each sample helps, ignores and fights.
+
+    By the ratios of [1]_, appendix C: the pair i, j is *interchangeable* where both
+    ``K_ij / K_ii`` and ``K_ij / K_jj`` are at least ``threshold``, *contradictory* where both are
+    at most its negative, *unrelated* where both are below ``threshold_unrelated`` in absolute
+    value, and in between otherwise. A sample without gradient is unrelated to all.
+
+    Parameters
+    ----------
+    operator : KernelOperator
+        Symmetric, with one cotangent a sample, as from :func:`empirical_ntk`.
+    threshold : float in (0, 1], default=0.5
+        The paper takes values above 0.5. No pair has both ratios above 1.
+    threshold_unrelated : float in [0, threshold], default=0.1
+
+    Returns
+    -------
+    relations : Bunch
+        ``interchangeable, unrelated, contradictory, between`` : ndarray of shape (n_samples,)
+            Number of partners of each kind, n_samples - 1 in all.
+        ``n_evaluated`` : int
+            Entries of the kernel that were computed; bounds decided the others. All pairs are
+            ``n_samples ** 2 / 2``.
+
+    Raises
+    ------
+    TypeError
+        If ``operator`` is no operator.
+    ValueError
+        If a threshold is out of range, or the operator is not symmetric or has several
+        cotangents a sample.
+
+    Notes
+    -----
+    The counts are those of the whole kernel, to the bit. Bounds help where most pairs are clearly
+    of one kind; with a small ``threshold_unrelated`` nearly all pairs are computed. The pairs
+    are spread over the workers of ``joblib.parallel_config``.
+
+    References
+    ----------
+    .. [1] "lpNTK: Better Generalisation with Less Data via Sample Interaction During
+       Learning", appendix C. arXiv:2401.08808
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_lpntk.kernels import empirical_ntk, sample_relations
+    >>> _ = torch.manual_seed(0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> X, y = torch.randn(100, 4), torch.arange(100) % 3
+    >>> relations = sample_relations(empirical_ntk(net, X, y))
+    >>> (relations.interchangeable + relations.unrelated
+    ...     + relations.contradictory + relations.between == 99).all()
+    np.True_
+    """
+    if not isinstance(operator, KernelOperator):
+        raise TypeError(
+            f"operator must be a KernelOperator, as empirical_ntk returns; got {type(operator)}."
+        )
+    if not 0 < threshold <= 1 or not 0 <= threshold_unrelated <= threshold:
+        raise ValueError(
+            "The thresholds must hold 0 <= threshold_unrelated <= threshold <= 1, and threshold "
+            f"> 0; got threshold={threshold!r} and threshold_unrelated={threshold_unrelated!r}."
+        )
+    if not operator._symmetric:
+        raise ValueError(
+            f"Relations are among the samples of one set; this operator of shape {operator.shape} "
+            "compares two. Make it without X2."
+        )
+    counts, n_evaluated = count_relations(
+        operator, threshold, threshold_unrelated, **workers_of(operator)
+    )
+    counts = counts.numpy()
+    return Bunch(
+        interchangeable=counts[:, 0],
+        unrelated=counts[:, 1],
+        contradictory=counts[:, 2],
+        between=len(counts) - 1 - counts.sum(axis=1),
+        n_evaluated=n_evaluated,
+    )
+
+
 # -- shared with the estimators -----------------------------------------------------------
 
 
 def operator_of(features, other=None):
     """The kernel of features, in tiles of scikit-learn's ``working_memory``."""
     return KernelOperator(features, other, working_memory=get_config()["working_memory"])
+
+
+def workers_of(operator, n_jobs=None):
+    """``{"map": ...}`` for a reduction over the operator, empty where it stays in this thread."""
+    workers = parallel_map(n_jobs)
+    if workers is None or (workers.in_threads and not operator._in_threads):
+        return {}
+    return {"map": workers}
 
 
 def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size=256, plan=None):
@@ -288,16 +411,91 @@ def sketch_seed(n_components, random_state):
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def extract(extractor, X, y=None, n_components=None, seed=None, *, names=("X", "y")):
-    """Features of labelled samples, sketched batch by batch where ``n_components`` says so."""
+def extract(
+    extractor, X, y=None, n_components=None, seed=None, *, store=None, n_jobs=None, names=("X", "y")
+):
+    """Features of labelled samples: in memory, in a store, or computed anew at every use."""
     if issparse(X):
         raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
-    if not isinstance(X, (Mapping, torch.Tensor)):
+    if not isinstance(X, (Mapping, torch.Tensor)) and not is_lazy(X):
         X = np.asarray(X)
         require_real_numbers(X)
     y = _check_columns(extractor, y, n_rows(X), names)
-    sketch = None if n_components is None else (int(n_components), seed)
-    return extractor(X, y, sketch=sketch)
+    sketch = None if n_components is None else Sketch(int(n_components), seed)
+    workers = parallel_map(n_jobs)
+    if workers is not None and workers.in_threads:
+        workers = None  # threads would share the network while it is recorded
+    if store is not None:
+        run = {} if workers is None else {"map": workers}
+        identity = store_identity(extractor, X, y, sketch)
+        found = gather_in_store(
+            extractor, X, y, sketch=sketch, path=store, identity=identity, **run
+        )
+    else:
+        limit = limit_of(extractor.tracer.device)
+        found = gather(extractor, X, y, sketch=sketch, limit=limit, map=workers)
+    _log_choice(extractor, found, sketch, store)
+    return found
+
+
+def _log_choice(extractor, found, sketch, store):
+    """One line that says how the features are kept, and why."""
+    size, limit = found.n_samples * found.sample_bytes, limit_of(extractor.tracer.device)
+    if store is not None:
+        how = f"in the store {store}, as asked"
+    elif found.in_memory:
+        how = "in memory, where they fit"
+    else:
+        how = (
+            "computed anew at every use, since half of the free memory is "
+            f"{limit / 2**30:.3g} GiB; store= or n_components= would be faster"
+        )
+    _LOGGER.info(
+        "%s features of %d samples and %d parameters, %.3g kB a sample, %.3g GiB: %s.",
+        "Exact" if sketch is None else f"Sketched ({sketch.n_components} components)",
+        found.n_samples,
+        extractor.n_parameters,
+        found.sample_bytes / 1e3,
+        size / 2**30,
+        how,
+    )
+
+
+def store_path(store, name):
+    """Folder of one set of samples in a store."""
+    if not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"store must be None or a path of a folder; got {store!r}.")
+    return Path(store) / name
+
+
+def store_identity(extractor, X, y, sketch):
+    """What the features in a store depend on, part by part."""
+    cotangent = extractor.cotangent
+    return {
+        "network": fingerprint(extractor.module),
+        "data_X": _data_digest(X),
+        "labels_y": "none" if y is None else _data_digest(y),
+        "kernel": f"{cotangent.name} {fingerprint(cotangent.function)}",
+        "dtype": str(extractor.tracer.dtype),
+        "parameters": fingerprint(list(extractor.tracer.names)),
+        "sketch": "none" if sketch is None else f"{sketch.n_components} of seed {sketch.seed}",
+    }
+
+
+def _data_digest(X):
+    """A digest of the values of an array, a tensor, or a dict of them, read in blocks."""
+    digest = hashlib.blake2b(digest_size=20)
+    parts = sorted(X.items()) if isinstance(X, Mapping) else [("", X)]
+    for key, value in parts:
+        digest.update(
+            f"{key} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}".encode()
+        )
+        for rows in slices(len(value), 4096):
+            block = value[rows]
+            if isinstance(block, torch.Tensor):
+                block = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def _check_columns(extractor, y, n, names):

@@ -204,8 +204,8 @@ class TestErrors:
             empirical_ntk(make_module(), X, y, kernel=lambda z, y: z[:, :2])
 
     def test_options(self):
-        with pytest.raises(ValueError, match=r"store= is not available yet"):
-            empirical_ntk(make_module(), X, y, store="path")
+        with pytest.raises(TypeError, match=r"store must be None or a path of a folder; got 3"):
+            empirical_ntk(make_module(), X, y, store=3)
         with pytest.raises(ValueError, match="n_components must be"):
             empirical_ntk(make_module(), X, y, n_components=0)
         with pytest.raises(ValueError, match="batch_size must be"):

@@ -10,6 +10,7 @@ from .features import Features
 from .inputs import n_rows, require_real_numbers, to_batch
 from .parameters import refuse_network, require_finite_state, select_parameters
 from .session import borrowed
+from .sources import Recomputed
 from .trace import Plan, PlanChanged, Tracer
 
 
@@ -22,16 +23,61 @@ class Extractor:
         self.plan = Plan() if plan is None else plan
         names = select_parameters(module, parameters)
         self.tracer = Tracer(module, cotangent, names, self.plan)
+        self._probabilities = True
 
     @property
     def n_parameters(self):
         """Dimension d of the features."""
         return sum(p.numel() for p in self.tracer.parameters.values())
 
-    def __call__(self, X, y=None, *, sketch=None):
+    def __sizeof__(self):
+        own = [*self.module.parameters(), *self.module.buffers()]
+        return object.__sizeof__(self) + sum(t.numel() * t.element_size() for t in own)
+
+    def __call__(self, X, y=None, *, sketch=None, limit=None):
         """Features of the samples.
 
-        ``sketch=(n_components, seed)`` sketches batch by batch: no factor outlives its batch.
+        Parameters
+        ----------
+        sketch : Sketch, optional
+            Sketches batch by batch: no factor outlives its batch.
+        limit : int, optional
+            Bytes that the factors may take. Where they would take more, every sample is
+            checked all the same, and the features are computed anew at every use.
+
+        Returns
+        -------
+        features : Features or Recomputed
+        """
+        while True:
+            try:
+                found = self._all(X, y, sketch, limit)
+                break
+            except PlanChanged:
+                continue
+        self.warn()
+        return found
+
+    def _all(self, X, y, sketch, limit):
+        batches, kept = self.batches(X, y, sketch), []
+        for features in batches:
+            kept.append(features)
+            if limit is not None and features.sample_bytes * n_rows(X) > limit:
+                break
+        else:
+            return Features.cat(kept)
+        for _ in batches:
+            pass
+        y = torch.zeros(n_rows(X), dtype=torch.int64) if y is None else torch.as_tensor(y)
+        return Recomputed(self, X, y, kept[0])
+
+    def batches(self, X, y=None, sketch=None, *, checked=False):
+        """The features batch by batch, under the self-check unless they were checked before.
+
+        Raises
+        ------
+        PlanChanged
+            If the check refutes a rule: what was computed before does not fit.
         """
         require_real_numbers(X)
         n = n_rows(X)
@@ -40,31 +86,27 @@ class Extractor:
         y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
         with borrowed(self.module):
             require_finite_state(self.module)
-            while True:
-                try:
-                    batches = list(self._batches(X, y, n, sketch))
-                    break
-                except PlanChanged:
-                    continue
-        self._warn()
-        return Features.cat(batches)
+            self.tracer.prepare()
+            check = None if checked else SelfCheck(self.tracer)
+            for start in range(0, n, self.batch_size):
+                rows = slice(start, min(start + self.batch_size, n))
+                x = to_batch(X, rows, self.tracer.dtype, self.tracer.device)
+                features = self._batch(x, y[rows].to(self.tracer.device), check, start == 0)
+                yield features if sketch is None else sketch(features)
 
-    def _batches(self, X, y, n, sketch):
-        self.tracer.prepare()
-        check, self._probabilities = SelfCheck(self.tracer), True
-        for start in range(0, n, self.batch_size):
-            rows = slice(start, min(start + self.batch_size, n))
-            x = to_batch(X, rows, self.tracer.dtype, self.tracer.device)
-            labels = y[rows].to(self.tracer.device)
-            if start == 0:
-                check.before(x)
-            trace = self.tracer(x, labels)
-            check.batch(x, labels, trace)
+    def _batch(self, x, y, check, first):
+        if check is not None and first:
+            check.before(x)
+        trace = self.tracer(x, y)
+        if check is not None:
+            check.batch(x, y, trace)
+            if first:
+                self._probabilities = True
             self._probabilities = self._probabilities and _look_like_probabilities(trace.logits)
-            features = Features(trace.factors, trace.v)
-            yield features if sketch is None else features.sketch(*sketch)
+        return Features(trace.factors, trace.v)
 
-    def _warn(self):
+    def warn(self):
+        """Warn of what the last run showed about the network."""
         if self._probabilities:
             warnings.warn(
                 "Every row of the network's output is non-negative and sums to 1: it looks like "

@@ -11,7 +11,9 @@ from itertools import pairwise
 
 import torch
 
-MIN_ROWS = 16  # sgemm is bit-stable in the choice of rows from here on, not below
+# sgemm is bit-stable in the choice of rows from 16 rows on, dgemm for multiples of 48
+MIN_ROWS = 16
+DOUBLE_ROWS = 48
 COLUMN_BLOCK = 8192  # long dot products are accumulated in blocks: less rounding
 
 
@@ -33,8 +35,21 @@ class Dense:
     def tensors(self):
         return [self.phi]
 
+    @property
+    def settings(self):
+        """What makes the factor from its tensors, besides these."""
+        return (self.n_cotangents,)
+
     def take(self, rows):
         return Dense(_take_samples(self.phi, rows, self.n_cotangents, 0), self.n_cotangents)
+
+    def to(self, target):
+        """In another dtype, or on another device."""
+        return Dense(self.phi.to(target), self.n_cotangents)
+
+    def magnitudes(self):
+        """Norms of the rows, of shape (n * R,); for sums of products, at least these."""
+        return self.phi.norm(dim=1)
 
     def zeros(self, n_samples):
         phi = self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns)
@@ -83,10 +98,24 @@ class Outer:
     def tensors(self):
         return [self.a, self.g]
 
+    @property
+    def settings(self):
+        return (self.n_cotangents,)
+
     def take(self, rows):
         a = _take_samples(self.a, rows, 1, 1)
         g = _take_samples(self.g, rows, self.n_cotangents, 1)
         return type(self)._like(self, a, g)
+
+    def to(self, target):
+        indices = isinstance(target, torch.dtype) and not self.a.is_floating_point()
+        return self._like(self.a if indices else self.a.to(target), self.g.to(target))
+
+    def magnitudes(self):
+        return (self._g_by_sample().norm(dim=3) * self._a_norms().unsqueeze(2)).sum(0).flatten()
+
+    def _a_norms(self):
+        return self.a.norm(dim=2)
 
     def _like(self, a, g):
         return Outer(a, g, self.n_cotangents)
@@ -132,9 +161,9 @@ class Outer:
     def add_gram(self, other, out):
         R = self.n_cotangents
         longest = max(len(self.a), len(other.a)) * R
-        step = max(MIN_ROWS, 1024 // longest)  # the (T n R, T n R) products stay in cache
-        for rows in _even_slices(self.n_samples, step):
-            for cols in _even_slices(other.n_samples, step):
+        step = padded(1024 // longest, self.g.dtype)  # the (T n R, T n R) products stay in cache
+        for rows in _even_slices(self.n_samples, step, self.g.dtype):
+            for cols in _even_slices(other.n_samples, step, self.g.dtype):
                 tile = out[rows.start * R : rows.stop * R, cols.start * R : cols.stop * R]
                 self._add_gram_tile(other, rows, cols, tile)
 
@@ -173,6 +202,10 @@ class Lookup(Outer):
         self.n_rows = n_rows
 
     @property
+    def settings(self):
+        return self.n_cotangents, self.n_rows
+
+    @property
     def n_columns(self):
         return self.n_rows * self.g.shape[2]
 
@@ -194,6 +227,9 @@ class Lookup(Outer):
 
     def _images(self, flat):
         return flat.view(self.n_rows, -1)[self.a]
+
+    def _a_norms(self):
+        return torch.ones_like(self.a, dtype=self.g.dtype)
 
     def _activation_gram(self, other, rows, cols):
         left, right = self.a[:, rows].reshape(-1), other.a[:, cols].reshape(-1)
@@ -225,10 +261,18 @@ def lookup_factor(index, g, n_rows, *, dense):
     return factor.materialise() if dense else factor
 
 
-def _even_slices(n, step):
-    """Slices of nearly equal length, at most ``step``: none is left with a few rows."""
+def padded(n_samples, dtype):
+    """The least number of samples, at least this one, of a product that is bit-stable."""
+    if dtype == torch.float64:
+        return max(1, -(-n_samples // DOUBLE_ROWS)) * DOUBLE_ROWS
+    return max(n_samples, MIN_ROWS)
+
+
+def _even_slices(n, step, dtype):
+    """Slices of at most ``step`` samples, none of them left with a few rows."""
+    unit = DOUBLE_ROWS if dtype == torch.float64 else 1
     pieces = -(-n // step)
-    bounds = [n * k // pieces for k in range(pieces + 1)]
+    bounds = [n // unit * k // pieces * unit for k in range(pieces)] + [n]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 

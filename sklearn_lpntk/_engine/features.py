@@ -1,14 +1,9 @@
 """The features of a set of samples: their factors, layer by layer."""
 
-import zlib
-
-import numpy as np
 import torch
 
-from .factors import MIN_ROWS, Dense, pad_samples
+from .factors import pad_samples, padded
 from .session import full_precision
-
-SKETCH_NUMBERS = 2**24  # entries of phi that a sketch writes out at once
 
 
 class Features:
@@ -17,6 +12,9 @@ class Features:
     ``v`` are the cotangents, of shape (n, R, K), in the dtype and on the device of the
     factors: a layer may be missing from the dict, they never are.
     """
+
+    in_memory = True
+    computes = False
 
     def __init__(self, factors, v):
         self.factors, self.v = factors, v
@@ -29,10 +27,16 @@ class Features:
         return {key: factor.n_columns for key, factor in self.factors.items()}
 
     @property
-    def nbytes(self):
-        """Memory that the factors take."""
-        tensors = [t for f in self.factors.values() for t in f.tensors]
-        return sum(t.numel() * t.element_size() for t in tensors)
+    def tensors(self):
+        return [self.v, *(t for f in self.factors.values() for t in f.tensors)]
+
+    @property
+    def sample_bytes(self):
+        """Memory that the factors of one sample take, rounded up."""
+        return -(-sum(t.numel() * t.element_size() for t in self.tensors) // self.n_samples)
+
+    def __sizeof__(self):  # schedulers of other processes ask how much there is to send
+        return object.__sizeof__(self) + self.sample_bytes * self.n_samples
 
     @classmethod
     def cat(cls, batches):
@@ -50,14 +54,19 @@ class Features:
         factors = {key: factor.take(rows) for key, factor in self.factors.items()}
         return Features(factors, self.v[rows])
 
+    def to(self, target):
+        """The same in another dtype, or on another device."""
+        factors = {key: factor.to(target) for key, factor in self.factors.items()}
+        return Features(factors, self.v.to(target))
+
     def gram(self, other):
         """The (n R, m R) kernel block with other features.
 
         Bit-stable: an entry is the same whichever rows are computed beside it, for tiles
-        are padded to `MIN_ROWS` samples.
+        are padded to sizes for which matrix products are.
         """
         n, m, R = self.n_samples, other.n_samples, self.n_cotangents
-        rows, cols = max(n, MIN_ROWS), max(m, MIN_ROWS)
+        rows, cols = padded(n, self.dtype), padded(m, self.dtype)
         out = self.v.new_zeros(rows * R, cols * R)
         with full_precision(self.device):
             for key, factor in self.factors.items():
@@ -65,6 +74,11 @@ class Features:
                     mate = other.factors[key]
                     pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
         return out[: n * R, : m * R]
+
+    def diagonal(self):
+        """Squared norms of the features, of shape (n R,), by the same products as `gram`."""
+        parts = [self.take(rows) for rows in slices(self.n_samples, padded(1, self.dtype))]
+        return torch.cat([part.gram(part).diagonal() for part in parts])
 
     def materialise(self, columns=None):
         """phi of shape (n R, d), layer by layer.
@@ -80,45 +94,25 @@ class Features:
                 phi.append(self.v.new_zeros(self.n_samples * self.n_cotangents, width))
         return torch.cat([self.v.new_zeros(self.n_samples * self.n_cotangents, 0), *phi], 1)
 
-    def times(self, other, V):
-        """``K V`` for the kernel with ``other`` and V of shape (m R, p), without the kernel.
-
-        One flat gradient a column of V: O(n d) multiplications instead of O(n m).
-        """
-        out = self.v.new_zeros(self.n_samples, self.n_cotangents, V.shape[1])
+    def weighted_sums(self, V):
+        """``phi^T V`` for V of shape (n R, p), layer by layer: dict of key -> (p, P)."""
+        weights = V.unflatten(0, (-1, self.n_cotangents))
         with full_precision(self.device):
-            for key, factor in self.factors.items():
-                if key not in other.factors:
-                    continue
-                for p in range(V.shape[1]):
-                    weights = V[:, p].unflatten(0, (-1, self.n_cotangents))
-                    out[:, :, p] += factor.dot(other.factors[key].weighted_sum(weights))
+            return {
+                key: torch.stack([factor.weighted_sum(weights[:, :, p]) for p in range(V.shape[1])])
+                for key, factor in self.factors.items()
+            }
+
+    def dots(self, sums, n_columns):
+        """``phi @ sums`` for such sums, of shape (n R, n_columns)."""
+        out = self.v.new_zeros(self.n_samples, self.n_cotangents, n_columns)
+        with full_precision(self.device):
+            for key in self.factors.keys() & sums.keys():
+                for p in range(n_columns):
+                    out[:, :, p] += self.factors[key].dot(sums[key][p])
         return out.flatten(0, 1)
 
-    def sketch(self, n_components, seed):
-        """Count sketch to ``n_components`` columns: inner products stay unbiased.
 
-        Every column of phi goes to a random component with a random sign, drawn anew for
-        each layer; the variance of an inner product is at most that of a dense random
-        projection of the same size, ``(|phi|^2 |phi'|^2 + (phi . phi')^2) / n_components``.
-        """
-        out = self.v.new_zeros(self.n_samples * self.n_cotangents, n_components)
-        for key, factor in self.factors.items():
-            # a child of the seed by the layer's name: independent of which layers a batch has
-            child = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(key.encode()),))
-            rng = np.random.default_rng(child)
-            target = rng.integers(n_components, size=factor.n_columns)
-            sign = rng.integers(2, size=factor.n_columns, dtype=np.int8) * 2 - 1
-            draws = (torch.from_numpy(draw).to(self.device) for draw in (target, sign))
-            self._add_sketch(factor, *draws, out)
-        return Features({"sketch": Dense(out, self.n_cotangents)}, self.v)
-
-    def _add_sketch(self, factor, target, sign, out):
-        """Rows are written out a few at a time: a large layer's would not fit at once."""
-        R = self.n_cotangents
-        step = max(1, SKETCH_NUMBERS // (factor.n_columns * R))
-        for start in range(0, self.n_samples, step):
-            rows = slice(start, min(start + step, self.n_samples))
-            with full_precision(self.device):
-                phi = factor.take(rows).materialise().phi
-            out[rows.start * R : rows.stop * R].index_add_(1, target, phi * sign)
+def slices(n, step):
+    """Consecutive slices of ``step`` that cover range(n)."""
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

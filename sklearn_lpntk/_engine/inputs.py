@@ -21,12 +21,24 @@ def require_real_numbers(X):
                     f"{value.dtype}, {value.layout} and shape {tuple(value.shape)}."
                 )
             continue
-        value = np.asarray(value)
-        if value.dtype.kind not in "fiub" or value.ndim == 0:
+        value = value if is_lazy(value) else np.asarray(value)
+        if np.dtype(value.dtype).kind not in "fiub" or len(value.shape) == 0:
             raise ValueError(
                 f"X must hold real numbers; got an array of dtype {value.dtype} and shape "
                 f"{value.shape}. Pass a dense numeric array or tensor, or a dict of them."
             )
+
+
+def is_lazy(X):
+    """Whether X is an array of another library, or on disk, whose rows are read by slices."""
+    if isinstance(X, (np.ndarray, torch.Tensor)) or hasattr(X, "iloc"):
+        return False
+    if not all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__")):
+        return False
+    try:
+        return np.dtype(X.dtype).kind != "O"
+    except TypeError:
+        return False
 
 
 def n_rows(X):

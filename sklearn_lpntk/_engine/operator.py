@@ -3,9 +3,13 @@
 import numpy as np
 import torch
 
-from .factors import MIN_ROWS
+from .factors import padded
+from .features import slices
+from .sources import subset
 
-TILE_ROWS = 512  # measured: larger tiles leave the cache, smaller ones starve the product
+# samples a side of a tile, measured: larger tiles leave the cache, smaller ones starve the
+# product; a multiple of what both precisions need for bit-stability
+TILE_ROWS = 528
 
 
 class KernelOperator:
@@ -25,7 +29,8 @@ class KernelOperator:
     def __init__(self, features, other=None, *, working_memory=1024):
         self._features = features
         self._other = features if other is None else other
-        self._tile_rows = _tile_rows(features, working_memory)
+        self._memory = working_memory * 2**20
+        self._panel, self._tile = _schedule(features, self._memory)
 
     @property
     def _symmetric(self):
@@ -54,12 +59,15 @@ class KernelOperator:
         """
         left, pick_rows = self._pick(self._features, rows)
         right, pick_cols = self._pick(self._other, cols)
-        out = left.gram(right).cpu().numpy()
+        R = self._features.n_cotangents
+        out = np.empty((left.n_samples * R, right.n_samples * R), self.dtype)
+        for r, c, tile in self._product(left, right):
+            out[_scaled(r, R), _scaled(c, R)] = tile.cpu().numpy()
         out = out if pick_rows is None else out[pick_rows]
         return out if pick_cols is None else out[:, pick_cols]
 
     def _pick(self, features, index):
-        """Features of the samples concerned, and which of their rows (None: all)."""
+        """A source of the samples concerned, and which of their rows (None: all)."""
         R, n = features.n_cotangents, features.n_samples
         index = np.arange(n * R)[index]
         if index.ndim != 1:
@@ -69,29 +77,36 @@ class KernelOperator:
             )
         index = np.ascontiguousarray(index)
         if R == 1:
-            if len(index) and np.array_equal(index, np.arange(index[0], index[-1] + 1)):
-                return features.take(slice(int(index[0]), int(index[-1]) + 1)), None
-            return features.take(torch.tensor(index, device=features.device)), None
+            return subset(features, torch.from_numpy(index)), None
         samples, position = np.unique(index // R, return_inverse=True)
-        taken = features.take(torch.as_tensor(samples, device=features.device))
-        return taken, position * R + index % R
+        return subset(features, torch.from_numpy(samples)), position * R + index % R
 
     def diag(self):
         """The diagonal, an ndarray of shape (n_rows,).
 
-        It equals that of `block` bit for bit in single precision, and to rounding in double
-        precision, where matrix products are not reproducible to the bit.
+        It equals that of `block` bit for bit where all features are kept.
         """
         if self.shape[0] != self.shape[1]:
             raise ValueError(f"A kernel of shape {self.shape} has no diagonal.")
-        out, R = np.empty(self.shape[0], self.dtype), self._features.n_cotangents
-        for rows in slices(self._features.n_samples, MIN_ROWS):
-            tile = self._features.take(rows).gram(self._other.take(rows))
-            out[rows.start * R : rows.stop * R] = tile.diagonal().cpu().numpy()
-        return out
+        R, unit = self._features.n_cotangents, padded(1, self._features.dtype)
+        if self._symmetric:
+            parts = [
+                self._features.take(rows).diagonal()
+                for rows in slices(self._features.n_samples, self._tile)
+            ]
+        else:
+            parts = [
+                self._features.take(rows).gram(self._other.take(rows)).diagonal()
+                for rows in slices(self._features.n_samples, unit)
+            ]
+        return torch.cat(parts).cpu().numpy() if parts else np.empty(0 * R, self.dtype)
 
     def matmul(self, V):
-        """The product with V, an array of shape (n_cols,) or (n_cols, p)."""
+        """The product with V, an array of shape (n_cols,) or (n_cols, p).
+
+        One flat gradient a column of V: O(n d) multiplications instead of O(n m), and no
+        kernel.
+        """
         V = np.asarray(V)
         if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:
             raise ValueError(
@@ -100,15 +115,22 @@ class KernelOperator:
         columns = torch.tensor(
             V.reshape(len(V), -1), dtype=self._features.dtype, device=self._features.device
         )
-        out = self._features.times(self._other, columns).cpu().numpy()
-        return out.reshape(self.shape[0], *V.shape[1:])
+        R, sums = self._features.n_cotangents, {}
+        for cols in slices(self._other.n_samples, self._step(self._other)):
+            part = self._other.take(cols).weighted_sums(columns[_scaled(cols, R)])
+            sums = {key: part.get(key, 0) + sums.get(key, 0) for key in part.keys() | sums.keys()}
+        out = [
+            self._features.take(rows).dots(sums, columns.shape[1])
+            for rows in slices(self._features.n_samples, self._step(self._features))
+        ]
+        return torch.cat(out).cpu().numpy().reshape(self.shape[0], *V.shape[1:])
 
     def toarray(self):
         """The whole matrix; a symmetric one costs half, and is exactly symmetric."""
         out = np.empty(self.shape, self.dtype)
         R = self._features.n_cotangents
         for rows, cols, tile in self._tiles():
-            r, c = (slice(s.start * R, s.stop * R) for s in (rows, cols))
+            r, c = _scaled(rows, R), _scaled(cols, R)
             tile = tile.cpu().numpy()
             out[r, c] = tile
             if self._symmetric:
@@ -118,38 +140,73 @@ class KernelOperator:
     def __repr__(self):
         return f"KernelOperator(shape={self.shape}, dtype={self.dtype})"
 
+    # -- for the reductions and the estimators ---------------------------------------------
+
     def _restricted(self, samples):
         """The operator of some samples of a symmetric one."""
-        part = KernelOperator(self._features.take(torch.tensor(samples, device=self._device)))
-        part._tile_rows = self._tile_rows
+        part = KernelOperator(subset(self._features, torch.as_tensor(samples)))
+        part._memory, part._panel, part._tile = self._memory, self._panel, self._tile
         return part
 
     @property
-    def _device(self):
-        return self._features.device
+    def _in_threads(self):
+        """Whether threads may take rows at the same time."""
+        return not any(f.computes for f in (self._features, self._other))
 
     def _tiles(self):
         """(rows, cols, tile) over sample slices; the upper triangle of a symmetric kernel.
 
         Tiles on its diagonal are symmetric to the bit.
         """
-        for rows in slices(self._features.n_samples, self._tile_rows):
+        if not self._symmetric:
+            yield from self._product(self._features, self._other)
+            return
+        n = self._features.n_samples
+        for rows in slices(n, self._panel):
             left = self._features.take(rows)
-            for cols in slices(self._other.n_samples, self._tile_rows):
-                if self._symmetric and cols.start < rows.start:
-                    continue
-                tile = left.gram(self._other.take(cols))
-                if self._symmetric and rows == cols:
-                    tile = tile.triu() + tile.triu(1).T
-                yield rows, cols, tile
+            tile = left.gram(left)
+            yield rows, rows, tile.triu() + tile.triu(1).T
+            for start in range(rows.stop, n, self._tile):
+                cols = slice(start, min(start + self._tile, n))
+                yield rows, cols, left.gram(self._features.take(cols))
+
+    def _product(self, left, right):
+        """(rows, cols, tile) of the whole rectangle of two sources."""
+        for rows in slices(left.n_samples, self._panel):
+            panel = left.take(rows)
+            for cols in slices(right.n_samples, self._tile):
+                yield rows, cols, panel.gram(right.take(cols))
+
+    def _step(self, source):
+        """Samples that may be taken at once, one after the other."""
+        return source.n_samples if source.in_memory else self._tile
 
 
-def slices(n, step):
-    """Consecutive slices of ``step`` that cover range(n)."""
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+def _scaled(rows, R):
+    return slice(rows.start * R, rows.stop * R)
 
 
-def _tile_rows(features, working_memory):
-    """Samples a side of a tile: its few arrays fit in ``working_memory`` MiB."""
-    numbers = working_memory * 2**20 / (4 * features.v.element_size())
-    return max(MIN_ROWS, min(TILE_ROWS, int(numbers**0.5)) // features.n_cotangents)
+def _schedule(features, memory):
+    """Samples in a panel of rows, which is kept, and in a tile of columns, which passes by.
+
+    Features in memory are square tiles of a few arrays within ``memory`` bytes. Others are
+    taken once for a panel and, for each panel, once for all columns: n^2 / (2 panel) in all
+    for a symmetric kernel. So the panel takes all the memory that a thin tile leaves.
+    """
+    R, size, unit = features.n_cotangents, _size(features.dtype), padded(1, features.dtype)
+    side = int((memory / (4 * size)) ** 0.5) // R
+    if features.in_memory:
+        rows = _floor(min(TILE_ROWS // R, side), unit)
+        return rows, rows
+    fits = memory // (2 * features.sample_bytes)
+    tile = _floor(min(TILE_ROWS // R, side, fits // 4), unit)
+    panel = _floor(min(fits - tile, memory // (4 * size * R * R * tile)), unit)
+    return panel, tile
+
+
+def _floor(n, unit):
+    return max(unit, n // unit * unit)
+
+
+def _size(dtype):
+    return torch.empty(0, dtype=dtype).element_size()

@@ -1,34 +1,274 @@
-"""What is read off the kernel without ever holding it: maxima of rows."""
+"""What is read off the kernel without ever holding it: extreme entries of its rows.
+
+Of each row only those entries are evaluated that the bounds leave open, given what the entries
+evaluated so far showed. The answer is that of the whole kernel, to the bit: an entry is the
+same in whatever tile it is computed, it is passed over only where it is strictly too small,
+and ties go to the lowest index.
+"""
+
+import sys
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
+from .bounds import Bounds
+from .features import slices
+from .screen import Screen
+from .task import Task
 
-def off_diagonal_maxima(operator):
-    """``max_{j != i} K_ij`` of a symmetric operator, and its lowest argmax.
+GUESSES = 4  # tiles of columns whose best bound is tried first, for each row
+
+
+class Extremes(NamedTuple):
+    """The largest or smallest entries of each row off the diagonal.
+
+    ``values`` and ``indices`` have shape (n, k), best first; infinite and -1 where there are
+    fewer than k other samples. ``n_evaluated`` counts entries of the kernel.
+    """
+
+    values: torch.Tensor
+    indices: torch.Tensor
+    n_evaluated: int
+
+
+class Dominated(NamedTuple):
+    """Which samples another one dominates; ``n_evaluated`` counts entries of the kernel."""
+
+    mask: torch.Tensor
+    n_evaluated: int
+
+
+def row_extremes(operator, k=1, *, largest=True, screened=False, bounds=None, map=map):
+    """The k largest (or smallest) entries of every row off the diagonal, and their columns.
+
+    Parameters
+    ----------
+    operator : KernelOperator
+        Symmetric, with one cotangent a sample.
+    screened : bool
+        Let products in bfloat16 decide what they can, where the device is fast at them.
+    bounds : Bounds, optional
+        Of this operator, where they are at hand.
+    map : callable
+        ``map(function, iterable)``, which may run the calls anywhere.
 
     Returns
     -------
-    maxima : tensor of shape (n,), -inf where there is no other sample
-    argmax : tensor of shape (n,), int64, -1 there
+    extremes : Extremes
     """
-    n = operator.shape[0]
-    device = operator._features.device
-    maxima = torch.full((n,), -torch.inf, dtype=operator._features.dtype, device=device)
-    argmax = torch.full((n,), -1, dtype=torch.int64, device=device)
-    # a row meets its columns in ascending order: those below it come from earlier tiles,
-    # transposed; so an equal later one never replaces the lowest
-    for rows, cols, tile in operator._tiles():
-        if rows == cols:
-            tile.fill_diagonal_(-torch.inf)
-        else:
-            _raise_maxima(maxima, argmax, cols, rows, tile.T)
-        _raise_maxima(maxima, argmax, rows, cols, tile)
-    return maxima, argmax
+    bounds = Bounds(operator) if bounds is None else bounds
+    sign = 1 if largest else -1
+    rule = partial(_Largest, k=k, dtype=operator._features.dtype)
+    (values, indices), count = _reduce(operator, bounds, rule, sign, screened, map)
+    return Extremes(sign * values, indices, count)
 
 
-def _raise_maxima(maxima, argmax, rows, cols, tile):
-    best = tile.argmax(1)
-    value = tile.gather(1, best[:, None])[:, 0]
-    better = value > maxima[rows]
-    maxima[rows] = torch.where(better, value, maxima[rows])
-    argmax[rows] = torch.where(better, best + cols.start, argmax[rows])
+def dominated(operator, margin, *, screened=False, bounds=None, map=map):
+    """Which samples i have some j != i with ``k_ij > k_ii (1 + margin)``.
+
+    Parameters
+    ----------
+    operator, screened, bounds, map : as in `row_extremes`
+    margin : float
+
+    Returns
+    -------
+    dominated : Dominated
+    """
+    bounds = Bounds(operator) if bounds is None else bounds
+    rule = partial(_Above, limits=above(bounds.diagonal, margin))
+    (mask,), count = _reduce(operator, bounds, rule, 1, screened, map)
+    return Dominated(mask, count)
+
+
+def above(diagonal, margin):
+    """What an entry must exceed to dominate, in double precision."""
+    return diagonal.double() * (1 + margin)
+
+
+def refined(operator, candidates):
+    """The largest entry of every row among some candidates for it, computed.
+
+    Parameters
+    ----------
+    operator : KernelOperator
+    candidates : tensor of shape (n, k), int64
+        Columns for each row, -1 for none.
+
+    Returns
+    -------
+    extremes : Extremes
+    """
+    source, count, found = operator._features, 0, []
+    for panel in slices(source.n_samples, operator._panel):
+        rows = torch.arange(panel.start, panel.stop, device=source.device)
+        own, features = candidates[panel].to(source.device), source.take(panel)
+        state = _Largest(rows, 1, source.dtype)
+        for cols in own[own >= 0].unique().split(operator._tile):
+            wanted = (own[:, :, None] == cols).any(1)
+            where = wanted.any(1).nonzero()[:, 0]
+            block = features.take(where).gram(source.take(cols))
+            state.update(where, cols, block.masked_fill(~wanted[where], -torch.inf))
+            count += block.numel()
+        found.append(state.result)
+    values, indices = (torch.cat(parts) for parts in zip(*found))
+    return Extremes(values, indices, count)
+
+
+class _Largest:
+    """The k largest entries of each row."""
+
+    def __init__(self, rows, k, dtype):
+        self.k = k
+        self.values = torch.full((len(rows), k), -torch.inf, dtype=dtype, device=rows.device)
+        self.indices = torch.full((len(rows), k), -1, device=rows.device)
+
+    @property
+    def limits(self):
+        """Entries below these can't change the result any more."""
+        return self.values[:, -1]
+
+    def update(self, where, cols, block):
+        """Take in the entries of some rows at ascending columns."""
+        best, at = _first_largest(block, self.k)
+        values = torch.cat([self.values[where], best], 1)
+        indices = torch.cat([self.indices[where], cols[at]], 1)
+        by_index = indices.argsort(1)  # so that of equal values the lowest index comes first
+        values, indices = values.gather(1, by_index), indices.gather(1, by_index)
+        values, at = _first_largest(values, self.k)
+        self.values[where] = values
+        self.indices[where] = indices.gather(1, at).masked_fill_(values == -torch.inf, -1)
+
+    @property
+    def result(self):
+        return self.values, self.indices
+
+
+def _first_largest(block, k):
+    """The k largest of each row, in falling order; of equal ones the first."""
+    values, places = [], []
+    for _ in range(min(k, block.shape[1])):
+        at = block.argmax(1, keepdim=True)
+        values.append(block.gather(1, at))
+        places.append(at)
+        block.scatter_(1, at, -torch.inf)
+    return torch.cat(values, 1), torch.cat(places, 1)
+
+
+class _Above:
+    """Whether a row has an entry above its limit; a row that has is finished."""
+
+    def __init__(self, rows, limits):
+        self.mask = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        self._limits = limits[rows]
+
+    @property
+    def limits(self):
+        return self._limits.masked_fill(self.mask, torch.inf)
+
+    def update(self, where, cols, block):
+        self.mask[where] |= (block.double() > self._limits[where][:, None]).any(1)
+
+    @property
+    def result(self):
+        return (self.mask,)
+
+
+def _reduce(operator, bounds, rule, sign, screened, map):
+    """Results of a rule for all rows, in the order of the samples, and entries evaluated."""
+    screen = Screen.of(operator, bounds, screened)
+    search = _Search(operator._tile, bounds, rule, sign, screen)
+    panels = slices(len(bounds.order), panel_rows(operator))
+    results, counts = zip(*map(Task(_search, operator._features, search), panels))
+    back = torch.argsort(bounds.order)
+    return [torch.cat(parts)[back] for parts in zip(*results)], bounds.n_evaluated + sum(counts)
+
+
+def panel_rows(operator):
+    """Rows whose bounds with all samples, in single precision, take a part of the memory."""
+    return max(16, min(operator._panel, operator._memory // (16 * operator._features.n_samples)))
+
+
+class _Search:
+    """What a search for the entries that a rule may need is made of."""
+
+    def __init__(self, tile, bounds, rule, sign, screen):
+        self.tile, self.rule, self.sign, self.screen = tile, rule, sign, screen
+        self.bounds = bounds if sign > 0 else bounds.negated()
+        self.large = tile * tile // 4  # smaller blocks are computed without a screen
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + sys.getsizeof(self.bounds)
+
+
+def _search(source, search, panel):
+    """The rule's result for a slice of the order, and how many entries it took."""
+    order = search.bounds.order
+    rows = order[panel]
+    state = _Panel(search, source, rows)
+    upper = search.bounds.upper(rows, order)
+    upper[:, panel].fill_diagonal_(-torch.inf)
+    tiles = slices(len(order), search.tile)
+    peaks = torch.stack([upper[:, tile].amax(1) for tile in tiles], 1)
+    guesses = _guesses(upper, tiles, peaks)
+    everything, cols = torch.arange(len(rows), device=rows.device), order[guesses].sort()[0]
+    state.evaluate(everything, cols, state.features, source.take(cols))
+    upper[:, guesses] = -torch.inf
+    for t in peaks.amax(0).argsort(descending=True).tolist():
+        where = (peaks[:, t] >= state.limits).nonzero()[:, 0]
+        cols, at = order[tiles[t]].sort()
+        state.decide(where, cols, upper[where, tiles[t]][:, at])
+    return state.rule.result, state.n_evaluated
+
+
+def _guesses(upper, tiles, peaks):
+    """Positions of the columns that promise most for some row."""
+    best = peaks.topk(min(GUESSES, len(tiles)), 1)[1]
+    found = []
+    for t in best.unique().tolist():
+        where = (best == t).any(1)
+        found.append(upper[where, tiles[t]].argmax(1) + tiles[t].start)
+    return torch.cat(found).unique()
+
+
+class _Panel:
+    """The state of one panel: its features, and what is known of its rows."""
+
+    def __init__(self, search, source, rows):
+        self.search, self.source, self.rows = search, source, rows
+        self.features, self.rule, self.n_evaluated = source.take(rows), search.rule(rows), 0
+
+    @property
+    def limits(self):
+        """In the units of the bounds."""
+        return (self.rule.limits / self.search.bounds.scale).float()
+
+    def decide(self, where, cols, upper):
+        """Evaluate those entries among some rows and columns that their bounds leave open."""
+        r, c = _open(upper, self.limits[where])
+        if len(r) == 0:
+            return
+        where, cols, upper = where[r], cols[c], upper[r][:, c]
+        left, right = self.features.take(where), self.source.take(cols)
+        if self.search.screen is not None and len(where) * len(cols) >= self.search.large:
+            rough = self.search.screen.upper(left, right, self.rows[where], cols, self.search.sign)
+            r, c = _open(torch.minimum(upper, rough), self.limits[where])
+            where, cols, left, right = where[r], cols[c], left.take(r), right.take(c)
+        if len(where):
+            self.evaluate(where, cols, left, right)
+
+    def evaluate(self, where, cols, left, right):
+        """Evaluate some rows, with their features, at ascending columns, with theirs."""
+        block = left.gram(right)
+        self.n_evaluated += block.numel()
+        if self.search.sign < 0:
+            block = -block
+        own = self.rows[where][:, None] == cols
+        self.rule.update(where, cols, block.masked_fill(own, -torch.inf))
+
+
+def _open(upper, limits):
+    """Rows and columns with an entry that its bound leaves open."""
+    mask = upper >= limits[:, None]
+    return mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]

@@ -13,7 +13,7 @@ class EuclideanAffinity:
         self.X = X
         self.diagonal = np.zeros(len(X), dtype=X.dtype)
 
-    def row(self, i):
+    def row(self, i, similarity=None):
         difference = self.X - self.X[i]
         return -np.einsum("ij,ij->i", difference, difference)
 
@@ -29,7 +29,7 @@ class LinearAffinity:
         self.X = X
         self.diagonal = np.einsum("ij,ij->i", X, X)
 
-    def row(self, i):
+    def row(self, i, similarity=None):
         return self.X @ self.X[i]
 
     @staticmethod
@@ -44,8 +44,8 @@ class CosineAffinity(LinearAffinity):
         self.X = normalize(X)
         self.diagonal = self.X.any(axis=1).astype(self.X.dtype)
 
-    def row(self, i):
-        row = super().row(i)
+    def row(self, i, similarity=None):
+        row = super().row(i, similarity)
         row[i] = self.diagonal[i]
         return row
 
@@ -61,7 +61,7 @@ class ArrayAffinity:
         self.K = K
         self.diagonal = K.diagonal()
 
-    def row(self, i):
+    def row(self, i, similarity=None):
         return self.K[i]
 
 

@@ -1,4 +1,10 @@
-"""Farthest point traversals over any similarity given by its rows."""
+"""Farthest point traversals over any similarity given by its rows.
+
+``row(i, similarity)`` is the similarity of sample i to all, an ndarray of shape (n_samples,).
+Its second argument tells how similar each sample is to its centroid by now (inf for the
+centroids): where that is low are the next centroids, and an entry of the row that is not above
+it makes no difference, so it may be anything that is not above it.
+"""
 
 import numpy as np
 
@@ -11,7 +17,6 @@ def farthest_point_clustering(diagonal, row, n_clusters):
     diagonal : ndarray of shape (n_samples,)
         Similarity of every sample with itself: the largest is the first centroid.
     row : callable
-        ``row(i)`` is the similarity of sample i to all, an ndarray of shape (n_samples,).
     n_clusters : int
 
     Returns
@@ -24,12 +29,13 @@ def farthest_point_clustering(diagonal, row, n_clusters):
     n_samples = len(diagonal)
     labels = np.zeros(n_samples, dtype=np.int64)
     centers = [int(np.argmax(diagonal))]  # line 2
-    similarity = np.array(row(centers[0]), dtype=np.result_type(diagonal, np.float32))
+    similarity = np.full(n_samples, -np.inf, dtype=np.result_type(diagonal, np.float32))
+    similarity[:] = row(centers[0], similarity)
     similarity[centers[0]] = np.inf
     while len(centers) < n_clusters:
         farthest = np.flatnonzero(similarity == similarity.min())  # lines 5 to 8
         center = int(farthest[np.argmin(labels[farthest])])  # ties: oldest cluster, lowest index
-        to_center = row(center)
+        to_center = row(center, similarity)
         closer = similarity < to_center  # lines 11 to 15: strictly
         closer &= similarity != np.inf  # no centroid moves
         closer[center] = True
@@ -44,10 +50,10 @@ def farthest_point_order(first, row, n_samples):
     """All samples, each the farthest from those before it; ties to the lowest index."""
     order = np.empty(n_samples, dtype=np.int64)
     order[0] = first
-    similarity = np.array(row(first), dtype=np.float64)
+    similarity = np.array(row(first, np.full(n_samples, -np.inf)), dtype=np.float64)
     similarity[first] = np.inf
     for k in range(1, n_samples):
         order[k] = np.argmin(similarity)
-        np.maximum(similarity, row(order[k]), out=similarity)
+        np.maximum(similarity, row(order[k], similarity), out=similarity)
         similarity[order[k]] = np.inf
     return order

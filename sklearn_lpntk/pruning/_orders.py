@@ -5,19 +5,23 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 
+from .._engine.bounds import Bounds
 from .._engine.cotangents import require_columns
 from .._engine.evaluate import logits_and_embeddings
-from .._engine.reductions import off_diagonal_maxima
+from .._engine.reductions import dominated, refined, row_extremes
+from .._engine.rows import SpeculativeRows
+from .._engine.task import Task
 from .._nets import logits_module
+from .._parallel import parallel_map
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
-from ..kernels import extract, make_extractor, operator_of
+from ..kernels import extract, make_extractor, operator_of, store_path, workers_of
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
 
 REDUNDANT_BY = 1e-5  # a sample is redundant where kappa_ij > kappa_ii (1 + REDUNDANT_BY)
+CANDIDATES = 10  # dominators by a sketch that refine=True verifies, for each sample
 
 
 @dataclass
@@ -32,8 +36,10 @@ class Samples:
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
     options : dict
-        ``kernel, scope, n_clusters, n_jobs, decide_only``.
+        ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, precision,
+        refine``.
     rng : numpy Generator
+    sketch_seed : int
     """
 
     net: object
@@ -42,6 +48,7 @@ class Samples:
     columns: np.ndarray
     options: dict
     rng: np.random.Generator
+    sketch_seed: int = 0
     _operators: dict = field(default_factory=dict)
 
     def __len__(self):
@@ -61,21 +68,51 @@ class Samples:
     def operator(self, kernel=None):
         """The lazy kernel of all samples."""
         kernel = self.options["kernel"] if kernel is None else kernel
-        if id(kernel) not in self._operators:
+        return self._features(kernel, self.options["n_components"], self.options["store"])
+
+    def exact_operator(self):
+        """The kernel without a sketch, for what `operator` finds."""
+        return self._features(self.options["kernel"], None, None)
+
+    def _features(self, kernel, n_components, store):
+        key = id(kernel), n_components
+        if key not in self._operators:
+            if store is not None:
+                name = kernel if isinstance(kernel, str) else "kernel"
+                store = store_path(store, name)
             extractor = make_extractor(self.net, kernel=kernel)
-            features = extract(extractor, self.X, self.columns)
+            features = extract(
+                extractor,
+                self.X,
+                self.columns,
+                n_components,
+                self.sketch_seed,
+                store=store,
+                n_jobs=self.options["n_jobs"],
+            )
             if features.n_cotangents != 1:
                 raise ValueError(
                     f"kernel={kernel!r} gives {features.n_cotangents} cotangents a sample; "
                     "pruning needs one: return an array of shape (n, K)."
                 )
-            self._operators[id(kernel)] = operator_of(features)
-        return self._operators[id(kernel)]
+            self._operators[key] = operator_of(features)
+        return self._operators[key]
 
-    def per_class(self, function):
-        """``function(class indices)`` for every class, in parallel threads."""
-        jobs = Parallel(n_jobs=self.options["n_jobs"], prefer="threads")
-        return jobs(delayed(function)(members) for members in self.classes)
+    def reduce(self, function, operator, *args, **options):
+        """A reduction over an operator, its tiles on the workers."""
+        options |= workers_of(operator, self.options["n_jobs"])
+        screened = self.options["precision"] == "screened"
+        return function(operator, *args, screened=screened, **options)
+
+    def per_class(self, function, *args):
+        """``function(*args, class indices)`` for every class, on the workers."""
+        workers = parallel_map(self.options["n_jobs"])
+        run = map if workers is None or not self._can_share(workers) else workers
+        return list(run(Task(function, *args), self.classes))
+
+    def _can_share(self, workers):
+        computes = [o for o in self._operators.values() if not o._in_threads]
+        return not (workers.in_threads and computes)
 
 
 @dataclass
@@ -99,9 +136,8 @@ class Ordering:
 # -- keep what is visited first -----------------------------------------------------------
 
 
-def _visit_within_classes(samples, visit):
-    visits = samples.per_class(lambda members: members[visit(members)])
-    return _kept_by(visits, samples)
+def _visit_within_classes(samples, visit, *args):
+    return _kept_by(samples.per_class(visit, *args), samples)
 
 
 def _kept_by(visits, samples):
@@ -110,10 +146,11 @@ def _kept_by(visits, samples):
 
 def herding(samples):
     """Kernel herding: the mean feature of the samples kept so far follows the class's."""
-    operator = samples.operator()
-    return _visit_within_classes(
-        samples, lambda members: herding_order(OperatorRows(operator._restricted(members)))
-    )
+    return _visit_within_classes(samples, _herd, samples.operator())
+
+
+def _herd(operator, members):
+    return members[herding_order(OperatorRows(operator._restricted(members)))]
 
 
 def herding_order(rows):
@@ -125,7 +162,7 @@ def herding_order(rows):
         gain = np.where(chosen, -np.inf, mean - total / (t + 1))
         order[t] = np.argmax(gain)
         chosen[order[t]] = True
-        total += rows.row(order[t])
+        total += rows.row(order[t], np.where(chosen, np.inf, -gain))
     return order
 
 
@@ -135,23 +172,26 @@ def _cover(rows):
 
 def coverage(samples):
     """Farthest point traversal of the cosine kernel in each class, from its most central."""
-    operator = samples.operator()
-    return _visit_within_classes(
-        samples, lambda members: _cover(CosineRows(operator._restricted(members)))
-    )
+    return _visit_within_classes(samples, _cover_cosine, samples.operator())
+
+
+def _cover_cosine(operator, members):
+    return members[_cover(CosineRows(operator._restricted(members)))]
 
 
 def k_center(samples):
     """The same on the last layer's inputs, Euclidean."""
     _, embeddings = logits_and_embeddings(logits_module(samples.net), samples.X)
-    Z = embeddings.cpu().numpy()
-    return _visit_within_classes(samples, lambda members: _cover(EuclideanRows(Z[members])))
+    return _visit_within_classes(samples, _cover_vectors, EuclideanRows, embeddings.cpu().numpy())
+
+
+def _cover_vectors(similarity, Z, members):
+    return members[_cover(similarity(Z[members]))]
 
 
 def k_center_input(samples):
     """The same on flattened X, by cosine; trains no net."""
-    X = samples.X
-    return _visit_within_classes(samples, lambda members: _cover(CosineVectorRows(X[members])))
+    return _visit_within_classes(samples, _cover_vectors, CosineVectorRows, samples.X)
 
 
 def random(samples):
@@ -187,12 +227,26 @@ def _rising(scores):
 
 def redundant(samples):
     """Section 4.2: samples that another one dominates, by falling redundancy."""
-    scores = redundancy_scores(samples)
     if samples.options["decide_only"]:
-        first = scores.diagonal  # the smallest norms are the likeliest to be stood in for
-        order = np.lexsort((first, ~scores.is_redundant))
-        return Ordering(order, n_redundant=scores.n_redundant)
+        is_redundant, diagonal = redundancy_decisions(samples)
+        # the smallest norms are the likeliest to be stood in for
+        order = np.lexsort((diagonal, ~is_redundant))
+        return Ordering(order, n_redundant=int(is_redundant.sum()))
+    scores = redundancy_scores(samples)
     return _with_scores(Ordering(scores.order), scores)
+
+
+def redundancy_decisions(samples):
+    """Which samples are redundant, and the kernel's diagonal: no scores, far fewer entries."""
+    is_redundant = first_twins(samples.raw, samples.columns) >= 0
+    diagonal = np.empty(len(samples))
+    for group in samples.groups:
+        operator = samples.operator()._restricted(group)
+        bounds = Bounds(operator)
+        found = samples.reduce(dominated, operator, REDUNDANT_BY, bounds=bounds)
+        is_redundant[group] |= found.mask.cpu().numpy()
+        diagonal[group] = bounds.diagonal.cpu().numpy()
+    return is_redundant, diagonal
 
 
 @dataclass
@@ -224,12 +278,13 @@ def redundancy_scores(samples):
     """``rho_i = max_{j != i} kappa_ij / kappa_ii`` within each group, and its argmax."""
     n = len(samples)
     maxima, dominators = np.full(n, -np.inf), np.full(n, -1)
+    diagonal = np.empty(n)
     for group in samples.groups:
-        best, argmax = off_diagonal_maxima(samples.operator()._restricted(group))
-        maxima[group] = best.double().cpu().numpy()
-        argmax = argmax.cpu().numpy()
+        found, own = _extremes(samples, group)
+        maxima[group] = found.values[:, 0].double().cpu().numpy()
+        argmax = found.indices[:, 0].cpu().numpy()
         dominators[group] = np.where(argmax >= 0, group[argmax], -1)
-    diagonal = samples.operator().diag().astype(np.float64)
+        diagonal[group] = own.double().cpu().numpy()
     twins = first_twins(samples.raw, samples.columns)
     dominated = maxima > diagonal * (1 + REDUNDANT_BY)
     is_redundant = dominated | (twins >= 0)
@@ -237,6 +292,17 @@ def redundancy_scores(samples):
     redundancy = np.full(n, np.inf)
     np.divide(maxima, diagonal, out=redundancy, where=diagonal > 0)
     return RedundancyScores(redundancy, dominators, is_redundant, diagonal)
+
+
+def _extremes(samples, group):
+    """The largest entry of each row within a group, and the diagonal."""
+    operator = samples.operator()._restricted(group)
+    if not samples.options["refine"]:
+        bounds = Bounds(operator)
+        return samples.reduce(row_extremes, operator, bounds=bounds), bounds.diagonal
+    candidates = samples.reduce(row_extremes, operator, CANDIDATES).indices
+    exact = samples.exact_operator()._restricted(group)
+    return refined(exact, candidates), torch.from_numpy(exact.diag())
 
 
 def first_twins(X, columns):
@@ -276,9 +342,10 @@ def _head_of(samples, rows, *, largest_first=True):
         members = np.intersect1d(group, rows)
         if len(members):
             operator = samples.operator()._restricted(members)
+            bounds = Bounds(operator)
             found, own = farthest_point_clustering(
-                operator.diag(),
-                lambda i, operator=operator: operator.block([i], slice(None))[0],
+                bounds.diagonal.cpu().numpy(),
+                SpeculativeRows(operator, bounds=bounds),
                 _n_clusters(samples.options["n_clusters"], len(members)),
             )
             labels[members] = own + len(centers)

@@ -1,5 +1,6 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
+import os
 from copy import deepcopy
 from numbers import Integral, Real
 
@@ -109,11 +110,25 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Caches the trained scoring net, and the order of each strategy, so that a grid over
         fractions and strategies trains it once a fold. Needs an int ``random_state``.
     n_jobs : int, default=None
-        Threads for the classes of a strategy.
+        Workers for features, classes and tiles of the kernel: threads, or what
+        ``joblib.parallel_config`` says, such as a Dask cluster. They change nothing in the
+        result.
     random_state : int, RandomState instance or None, default=None
         Initial weights, batches, and the random strategies.
     verbose : int, default=0
         Print a line for each stage of a fit.
+    n_components : int, default=None
+        Compare sketches of this size instead of the features themselves, for nets whose factors
+        exceed the memory; see :func:`~sklearn_lpntk.kernels.empirical_ntk` for the error.
+    refine : bool, default=False
+        Compute exactly what the sketch finds: of each sample the ten most redundant pairs, for
+        ``"redundant"`` and ``"redundant+head"``. A score is then at most the exact one.
+    precision : {"exact", "screened"}, default="exact"
+        With ``"screened"`` products in bfloat16 decide which entries of the kernel must be
+        computed; the result is the same. It pays where most pairs are close.
+    store : path-like, default=None
+        A folder that keeps the features between runs, for more than fit into memory. One of
+        another net or data set is refused, so in a grid search use ``memory`` instead.
 
     Attributes
     ----------
@@ -206,6 +221,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "refine": ["boolean"],
+        "precision": [StrOptions({"exact", "screened"})],
+        "store": [str, os.PathLike, None],
     }
 
     def __init__(
@@ -223,6 +242,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         n_jobs=None,
         random_state=None,
         verbose=0,
+        n_components=None,
+        refine=False,
+        precision="exact",
+        store=None,
     ):
         self.estimator = estimator
         self.net = net
@@ -236,6 +259,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.n_components = n_components
+        self.refine = refine
+        self.precision = precision
+        self.store = store
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
@@ -367,15 +394,22 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 "scope": self.scope,
                 "n_clusters": self.n_clusters,
                 "decide_only": decide_only,
+                "n_components": self.n_components,
+                "refine": self.refine,
             },
+            {"n_jobs": self.n_jobs, "store": self.store, "precision": self.precision},
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
             memory=self.memory,
-            n_jobs=self.n_jobs,
             progress=progress,
         )
 
     def _check_parameters(self):
         self._check_recipe()
+        if self.refine and self.n_components is None:
+            raise ValueError(
+                "refine=True computes exactly what a sketch finds; without n_components there is "
+                "no sketch and all is exact. Set n_components, for example 4096, or refine=False."
+            )
         warn_if_never_found(self)
         if self.estimator is not None and is_regressor(self.estimator):
             raise TypeError(

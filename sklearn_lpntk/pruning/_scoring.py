@@ -39,9 +39,12 @@ class Scored:
     kept: np.ndarray | None = None
 
 
-def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progress):
-    """Train the net where the strategy needs one, and order the samples by the strategy."""
-    seeds = np.random.SeedSequence(int(seed)).spawn(2)
+def score_samples(net, X, y, strategy, options, how, *, seed, memory, progress):
+    """Train the net where the strategy needs one, and order the samples by the strategy.
+
+    ``options`` are what the order depends on, ``how`` what changes its cost only.
+    """
+    seeds = np.random.SeedSequence(int(seed)).spawn(3)
     net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
     classes, columns = np.unique(y, return_inverse=True)
     inputs, fitted, encoder, net_key = X, None, None, (X, columns)
@@ -51,7 +54,8 @@ def score_samples(net, X, y, strategy, options, *, seed, memory, n_jobs, progres
         with _stage(progress, "train scoring net"):
             fitted, net_key = trained(net, X, columns, net_seed, memory)
         inputs = net_input(fitted, X)
-    samples = Samples(fitted, inputs, X, columns, options | {"n_jobs": n_jobs}, rng)
+    sketch_seed = int(seeds[2].generate_state(1)[0])
+    samples = Samples(fitted, inputs, X, columns, options | how, rng, sketch_seed)
     key = "order", *net_key, strategy, options, rng.bit_generator.state
     with _stage(progress, f"order samples by {strategy}"):
         ordering = cached(memory, _order, key, strategy, samples)

@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn import get_config
 
+from .._engine.rows import SpeculativeRows
+
 
 class OperatorRows:
     """Raw kernel of an operator; the whole array where it fits in the working memory."""
@@ -12,14 +14,14 @@ class OperatorRows:
         n = operator.shape[0]
         fits = n * n * operator.dtype.itemsize <= get_config()["working_memory"] * 2**20
         self._array = operator.toarray() if fits else None
+        self._rows = None if fits else SpeculativeRows(operator)
 
     def __len__(self):
         return self.operator.shape[0]
 
-    def row(self, i):
-        if self._array is not None:
-            return self._array[i]
-        return self.operator.block([i], slice(None))[0]
+    def row(self, i, priority):
+        """Similarity to all; samples of low priority are the likeliest to be asked for next."""
+        return self._rows(i, priority) if self._array is None else self._array[i]
 
     def mean(self):
         """Mean over all samples of the class, for each."""
@@ -36,8 +38,8 @@ class CosineRows(OperatorRows):
         norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), 0))
         self._scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
-    def row(self, i):
-        return _snapped(super().row(i) * (self._scale * self._scale[i]))
+    def row(self, i, priority):
+        return _snapped(super().row(i, priority) * (self._scale * self._scale[i]))
 
     def mean(self):
         if self._array is not None:
@@ -54,7 +56,7 @@ class EuclideanRows:
     def __len__(self):
         return len(self.Z)
 
-    def row(self, i):
+    def row(self, i, priority):
         difference = self.Z - self.Z[i]
         return -np.einsum("ij,ij->i", difference, difference)
 
@@ -75,7 +77,7 @@ class CosineVectorRows:
     def __len__(self):
         return len(self.X)
 
-    def row(self, i):
+    def row(self, i, priority):
         return _snapped(self.X @ self.X[i])
 
     def mean(self):

@@ -16,12 +16,14 @@ ALLOWED = {
     "_engine": set(),
     "datasets": set(),
     "_fingerprint": set(),
+    "_locks": set(),
+    "_parallel": set(),
     "_cache": {"_fingerprint"},
     "_nets": {"_cache", "_engine"},
     "_labels": {"_nets"},
     "_default_net": set(),
     "_fitting": set(),
-    "kernels": {"_engine", "_nets"},
+    "kernels": {"_engine", "_fingerprint", "_nets", "_parallel"},
     "cluster": {"_fitting"},
     "_transformer": {"kernels", "_nets", "_labels", "_default_net", "_cache", "_fitting"},
     "pruning": {
@@ -32,17 +34,18 @@ ALLOWED = {
         "_default_net",
         "_cache",
         "_fitting",
+        "_parallel",
         "cluster",
     },
     "__init__": {"_transformer", "cluster", "pruning"},
 }
-GROUND = {"exceptions", "_version"}
+GROUND = {"exceptions", "_version", "_locks"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
     "skorch": {"_nets", "_labels", "_default_net", "_cache", "_fingerprint", "pruning"},
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
-    "joblib": {"_cache", "_fingerprint", "pruning"},
+    "joblib": {"_cache", "_fingerprint", "_parallel"},
 }
 OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
 

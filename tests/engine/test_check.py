@@ -112,7 +112,7 @@ def test_numbers_stored_for_a_sample_of_lenet5():
     """3,393 instead of 61,706: the documentation quotes it."""
     module, X, _ = TRAPS["lenet5"]()
     features = Extractor(module, find_cotangent("lpntk"))(X, torch.arange(len(X)))
-    assert features.nbytes == 3393 * 8 * len(X)
+    assert features.sample_bytes == (3393 + 10) * 8  # with the cotangents
     assert sum(features.columns.values()) == 61_706
 
 

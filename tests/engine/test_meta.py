@@ -6,6 +6,7 @@ import torch
 from sklearn_lpntk._engine.cotangents import COTANGENTS, find_cotangent
 from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.sketch import Sketch
 
 from ..nets import TRAPS
 
@@ -38,5 +39,5 @@ def test_core_on_meta(name, kernel):
     for _, _, tile in KernelOperator(features)._tiles():
         assert tile.device.type == "meta"
     V = torch.empty(len(X) * R, 2, dtype=torch.float64, device="meta")
-    assert features.times(features, V).shape == V.shape
-    assert features.sketch(8, 0).materialise().shape == (len(X) * R, 8)
+    assert features.dots(features.weighted_sums(V.float()), 2).shape == V.shape
+    assert Sketch(8, 0)(features).materialise().shape == (len(X) * R, 8)

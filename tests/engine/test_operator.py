@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sklearn_lpntk._engine import features as features_module
+from sklearn_lpntk._engine import sketch as sketch_module
 from sklearn_lpntk._engine.factors import Dense
 from sklearn_lpntk._engine.features import Features
 from sklearn_lpntk._engine.operator import KernelOperator
-from sklearn_lpntk._engine.reductions import off_diagonal_maxima
+from sklearn_lpntk._engine.reductions import row_extremes
 from sklearn_lpntk.kernels import empirical_ntk
 
 from ..nets import TRAPS, Wrap, resnet18
@@ -76,7 +76,7 @@ def test_symmetric_psd(operator):
 @given(tile=st.integers(16, 80))
 def test_tile_size_does_not_matter(operator, tile):
     tiled = KernelOperator(operator._features)
-    tiled._tile_rows = tile
+    tiled._panel = tiled._tile = tile
     np.testing.assert_array_equal(tiled.toarray(), operator.toarray())
 
 
@@ -104,8 +104,8 @@ def test_matmul_of_factored_embeddings_and_several_cotangents(sequences):
 
 
 def test_working_memory_bounds_the_tiles(operator):
-    assert KernelOperator(operator._features, working_memory=1)._tile_rows == 256
-    assert KernelOperator(operator._features, working_memory=1024)._tile_rows == 512
+    assert KernelOperator(operator._features, working_memory=1)._tile == 256
+    assert KernelOperator(operator._features, working_memory=1024)._tile == 528
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 4, 10])
@@ -145,16 +145,16 @@ def test_single_precision_resnet18_of_full_width():
 
 
 @given(seed=st.integers(0, 2**16), n=st.integers(2, 60), tile=st.integers(16, 40))
-def test_off_diagonal_maxima_with_ties(seed, n, tile):
+def test_row_maxima_with_ties(seed, n, tile):
     rng = np.random.default_rng(seed)
     phi = torch.tensor(rng.integers(-2, 3, size=(n, 4)), dtype=torch.float32)
     operator = KernelOperator(Features({"all": Dense(phi, 1)}, torch.zeros(n, 1, 1)))
-    operator._tile_rows = tile
+    operator._panel = operator._tile = tile
     K = operator.toarray()
     np.fill_diagonal(K, -np.inf)
-    maxima, argmax = off_diagonal_maxima(operator)
-    np.testing.assert_array_equal(maxima, K.max(axis=1))
-    np.testing.assert_array_equal(argmax, K.argmax(axis=1))
+    found = row_extremes(operator)
+    np.testing.assert_array_equal(found.values[:, 0], K.max(axis=1))
+    np.testing.assert_array_equal(found.indices[:, 0], K.argmax(axis=1))
 
 
 def test_a_symmetric_kernel_costs_half(operator, monkeypatch):
@@ -162,11 +162,11 @@ def test_a_symmetric_kernel_costs_half(operator, monkeypatch):
     gram = Features.gram
     monkeypatch.setattr(Features, "gram", lambda *a: tiles.append(1) or gram(*a))
     tiled = KernelOperator(operator._features)
-    tiled._tile_rows = 16
+    tiled._panel = tiled._tile = 16
     tiled.toarray()
     assert len(tiles) == 5 * 6 // 2
     crossed = KernelOperator(operator._features, operator._features.take(slice(0, N)))
-    crossed._tile_rows = 16
+    crossed._panel = crossed._tile = 16
     crossed.toarray()
     assert len(tiles) == 15 + 25
 
@@ -220,7 +220,7 @@ class TestSketch:
         net, X, _ = TRAPS["lenet5"]()
         y = torch.arange(len(X))
         whole = empirical_ntk(net, X, y, n_components=64, random_state=0).toarray()
-        monkeypatch.setattr(features_module, "SKETCH_NUMBERS", 100_000)
+        monkeypatch.setattr(sketch_module, "WRITTEN_OUT", 100_000)
         pieces = empirical_ntk(net, X, y, n_components=64, random_state=0).toarray()
         np.testing.assert_allclose(pieces, whole, rtol=1e-10, atol=1e-12)
 

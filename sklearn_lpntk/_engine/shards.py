@@ -1,0 +1,66 @@
+"""Features as the bytes of a file, which is mapped into memory and not read.
+
+An index in JSON says what factors there are and where each tensor begins; the tensors follow.
+"""
+
+import json
+import mmap
+
+import torch
+
+from .factors import Dense, Lookup, Outer
+from .features import Features
+
+MAGIC = b"lpntk-shard-1\n"
+ALIGNED = 64  # bytes
+KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup)}
+
+
+def pack(features):
+    """The bytes of a shard."""
+    tensors, index = [], []
+
+    def add(tensor):
+        tensors.append(tensor.detach().cpu().contiguous())
+        return len(tensors) - 1
+
+    v = add(features.v)
+    for key, factor in features.factors.items():
+        parts = [add(t) for t in factor.tensors]
+        index.append([key, type(factor).__name__, parts, list(factor.settings)])
+    layout, offset = [], 0
+    for tensor in tensors:
+        layout.append([str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset])
+        offset += -(-tensor.numel() * tensor.element_size() // ALIGNED) * ALIGNED
+    head = json.dumps({"v": v, "factors": index, "tensors": layout}).encode()
+    out = bytearray(MAGIC + len(head).to_bytes(8, "little") + head)
+    out.extend(bytes(-len(out) % ALIGNED))
+    for tensor in tensors:
+        raw = tensor.reshape(-1).view(torch.uint8).numpy()
+        out += memoryview(raw)
+        out.extend(bytes(-len(raw) % ALIGNED))
+    return out
+
+
+def unpack(file):
+    """Features whose tensors are the mapped file; written to, they change in memory only."""
+    with open(file, "rb") as stream:
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = len(MAGIC) + 8
+    length = int.from_bytes(data[len(MAGIC) : start], "little")
+    head = json.loads(data[start : start + length])
+    start += length + -(start + length) % ALIGNED
+
+    def tensor(number):
+        dtype, shape, offset = head["tensors"][number]
+        dtype, count = getattr(torch, dtype), int(torch.Size(shape).numel())
+        if count == 0:
+            return torch.empty(shape, dtype=dtype)
+        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=start + offset)
+        return flat.reshape(shape)
+
+    factors = {
+        key: KINDS[kind](*(tensor(t) for t in parts), *settings)
+        for key, kind, parts, settings in head["factors"]
+    }
+    return Features(factors, tensor(head["v"]))

@@ -1,0 +1,88 @@
+"""Features that are not all in memory: they are made when rows are taken.
+
+Whatever hands out features by ``take(rows)`` can stand behind an operator: `Features`
+themselves, a `Subset` of other features, those of a store, or those that are computed anew.
+"""
+
+import sys
+
+import torch
+
+from .features import Features
+from .inputs import n_rows, take
+
+
+class Source:
+    """What every source but `Features` itself shares.
+
+    Attributes
+    ----------
+    n_samples, n_cotangents, n_logits : int
+    dtype, device
+    sample_bytes : int
+        Memory that the factors of one sample take.
+    columns : dict of str -> int
+        Columns of phi, layer by layer.
+    """
+
+    in_memory = False
+    computes = False  # with the network, which threads can't share
+
+    def __init__(self, like, n_samples):
+        self.n_samples = n_samples
+        for name in ("n_cotangents", "n_logits", "dtype", "device", "sample_bytes", "columns"):
+            setattr(self, name, getattr(like, name))
+
+    def take(self, rows):
+        """`Features` of the samples of a slice or an index tensor, in its order."""
+        raise NotImplementedError
+
+
+class Subset(Source):
+    """Some samples of another source, by their indices, without a copy."""
+
+    def __init__(self, source, index):
+        super().__init__(source, len(index))
+        self.source, self.index = source, index.to(source.device)
+        self.in_memory, self.computes = source.in_memory, source.computes
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + sys.getsizeof(self.source)
+
+    def take(self, rows):
+        return self.source.take(self.index[rows])
+
+
+class Recomputed(Source):
+    """Features that are computed anew at every use, by a forward and a backward pass.
+
+    ``n_passes`` counts the samples that went through the network since.
+    """
+
+    computes = True
+
+    def __init__(self, extractor, X, y, like):
+        super().__init__(like, n_rows(X))
+        self._extractor, self._X, self._y = extractor, X, y
+        self.n_passes = 0
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + sys.getsizeof(self._extractor) + sys.getsizeof(self._X)
+
+    def take(self, rows):
+        rows = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        X, y = take(self._X, rows), self._y[rows]
+        self.n_passes += n_rows(X)
+        # checked when they were computed first
+        return Features.cat(list(self._extractor.batches(X, y, checked=True)))
+
+
+def subset(source, index):
+    """Some samples of a source, by an index tensor; consecutive ones are not copied."""
+    if len(index) and source.in_memory:
+        first, last = int(index[0]), int(index[-1])
+        run = last - first + 1 == len(index)
+        if run and torch.equal(index.cpu(), torch.arange(first, last + 1)):
+            whole = len(index) == source.n_samples
+            return source if whole else source.take(slice(first, last + 1))
+    return Subset(source, index)
