@@ -190,7 +190,9 @@ def sparse_embedding():
 def positional_embedding():
     """One call for all samples: its output has no sample axis."""
     net = Wrap(
-        lambda self, x: self.out((self.embed(x) + self.position(torch.arange(4))).tanh().mean(1)),
+        lambda self, x: self.out(
+            (self.embed(x) + self.position(torch.arange(4, device=x.device))).tanh().mean(1)
+        ),
         embed=nn.Embedding(9, 4),
         position=nn.Embedding(4, 4),
         out=nn.Linear(4, 3),

@@ -29,7 +29,7 @@ class KernelOperator:
     def __init__(self, features, other=None, *, working_memory=1024):
         self._features = features
         self._other = features if other is None else other
-        self._memory = working_memory * 2**20
+        self._memory = int(working_memory * 2**20)
         self._panel, self._tile = _schedule(features, self._memory)
 
     @property

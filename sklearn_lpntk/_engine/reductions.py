@@ -241,8 +241,9 @@ class _Panel:
 
     @property
     def limits(self):
-        """In the units of the bounds."""
-        return (self.rule.limits / self.search.bounds.scale).float()
+        """In the units of the bounds, and above what was ruled out for good."""
+        limits = (self.rule.limits / self.search.bounds.scale).float()
+        return limits.clamp(min=torch.finfo(torch.float32).min)
 
     def decide(self, where, cols, upper):
         """Evaluate those entries among some rows and columns that their bounds leave open."""

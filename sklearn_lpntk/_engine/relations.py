@@ -82,5 +82,5 @@ def _limits(bounds, rows, cols, thresholds, scale):
 def _level(entry, interchangeable, related):
     """Where an entry is among the relations: it rises with the entry."""
     above = (entry >= related).byte() + (entry >= interchangeable).byte()
-    below = (entry <= -related).byte() + (entry <= -interchangeable).byte()
+    below = ((entry <= -related) & (entry < 0)).byte() + (entry <= -interchangeable).byte()
     return above.char() - below.char()
