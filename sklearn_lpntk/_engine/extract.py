@@ -23,7 +23,7 @@ class Extractor:
         self.plan = Plan() if plan is None else plan
         names = select_parameters(module, parameters)
         self.tracer = Tracer(module, cotangent, names, self.plan)
-        self._probabilities = True
+        self._probabilities = False  # as far as is known
 
     @property
     def n_parameters(self):

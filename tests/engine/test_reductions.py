@@ -138,8 +138,8 @@ def relations_by_definition(K, t, u):
     d = K.diagonal()
     large, small = np.maximum.outer(d, d), np.minimum.outer(d, d)
     some = small > 0
-    large, small = ((x.astype(np.float64) * f).astype(K.dtype) for x, f in ((large, t), (small, u)))
-    kinds = [some & (K >= large), ~some | (np.abs(K) < small), some & (K <= -large)]
+    large, small = (large * np.float64(t)).astype(K.dtype), (small * np.float64(u)).astype(K.dtype)
+    kinds = [some & (large <= K), ~some | (np.abs(K) < small), some & (-large >= K)]
     for kind in kinds:
         np.fill_diagonal(kind, False)
     return np.stack([kind.sum(axis=1) for kind in kinds], axis=1)
