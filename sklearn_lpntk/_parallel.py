@@ -42,7 +42,7 @@ class ParallelMap:
             "return_as": "generator",
         }
         backend = Parallel(**self._options)._backend
-        self.in_threads = backend.supports_sharedmem
+        self.in_threads = getattr(backend, "supports_sharedmem", False)
         self._scatters = type(backend).__name__ == "DaskDistributedBackend"
 
     def __call__(self, function, jobs):
@@ -75,6 +75,21 @@ class ParallelMap:
                     RuntimeWarning,
                     stacklevel=2,
                 )
+
+
+def can_travel(value):
+    """Whether a value can be sent to another process; a warning says why it can't."""
+    try:
+        cloudpickle.dumps(value)
+        return True
+    except Exception as error:  # whatever a class raises when it is pickled
+        warnings.warn(
+            f"{type(value).__name__} can't be sent to other processes, so its features are "
+            f"computed in this one: {error}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return False
 
 
 def _kept(waiting, jobs):

@@ -24,7 +24,7 @@ from ._engine.relations import count_relations
 from ._engine.sketch import Sketch
 from ._fingerprint import fingerprint
 from ._nets import logits_module
-from ._parallel import parallel_map
+from ._parallel import can_travel, parallel_map
 
 __all__ = [
     "KernelOperator",
@@ -423,8 +423,9 @@ def extract(
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else Sketch(int(n_components), seed)
     workers = parallel_map(n_jobs)
-    if workers is not None and workers.in_threads:
-        workers = None  # threads would share the network while it is recorded
+    # threads would share the network while it is recorded
+    if workers is not None and (workers.in_threads or not can_travel(extractor.module)):
+        workers = None
     if store is not None:
         run = {} if workers is None else {"map": workers}
         identity = store_identity(extractor, X, y, sketch)
