@@ -22,6 +22,7 @@ from .trace import PlanChanged, full_name
 KINK_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
 HEAD_ROWS = 32
 SPOT_ROWS = 4
+FEWEST_ROWS, SHARE = 2, 64  # small batches: one row in so many, at least these
 
 
 class SelfCheck:
@@ -53,7 +54,8 @@ class SelfCheck:
 
     def _rows(self, n, new):
         """Which rows to run again, in random order: a position must not matter either."""
-        many = SPOT_ROWS if not new else n if self.plan.verified else HEAD_ROWS
+        few = min(max(FEWEST_ROWS, n // SHARE), SPOT_ROWS)
+        many = few if not new else n if self.plan.verified else HEAD_ROWS
         return torch.randperm(n, generator=self._generator)[:many]
 
     def _random(self, logits):

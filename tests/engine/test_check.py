@@ -79,9 +79,12 @@ def test_every_batch_is_checked_the_first_thoroughly(monkeypatch):
 
     monkeypatch.setattr(SelfCheck, "_wrong", counted)
     net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
-    extractor = Extractor(net, find_cotangent("lpntk"), batch_size=40)
-    extractor(torch.randn(120, 4), torch.arange(120) % 3)
-    assert checked == [32, 4, 4]
+    for batch_size, rows in ((40, [32, 2, 2]), (200, [32, 3]), (300, [32, 4])):
+        checked.clear()
+        extractor = Extractor(net, find_cotangent("lpntk"), batch_size=batch_size)
+        n = batch_size * len(rows)
+        extractor(torch.randn(n, 4), torch.arange(n) % 3)
+        assert checked == rows
 
 
 def test_the_check_runs_again_where_the_network_branches():

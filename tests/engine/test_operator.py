@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sklearn_lpntk._engine import sketch as sketch_module
 from sklearn_lpntk._engine.factors import Dense
 from sklearn_lpntk._engine.features import Features
 from sklearn_lpntk._engine.operator import KernelOperator
 from sklearn_lpntk._engine.reductions import row_extremes
 from sklearn_lpntk.kernels import empirical_ntk
 
-from ..nets import TRAPS, Wrap, resnet18
+from ..nets import TRAPS, resnet18
 
 N = 70
 
@@ -181,57 +180,3 @@ def test_the_diagonal_of_a_rectangle_is_refused(operator):
         rectangle.diag()
     with pytest.raises(ValueError, match="one-dimensional"):
         operator.block(3, slice(None))
-
-
-class TestSketch:
-    def test_unbiased_with_the_documented_error(self):
-        torch.manual_seed(0)
-        net, _, _ = TRAPS["lenet5"]()
-        X, y = torch.rand(12, 1, 28, 28).double(), torch.arange(12) % 10
-        exact = empirical_ntk(net, X, y).toarray()
-        m = 256
-        draws = np.stack(
-            [
-                empirical_ntk(net, X, y, n_components=m, random_state=seed).toarray()
-                for seed in range(60)
-            ]
-        )
-        norms = np.sqrt(exact.diagonal())
-        bound = np.sqrt((np.outer(norms, norms) ** 2 + exact**2) / m)
-        assert np.abs(draws.mean(axis=0) - exact).max() <= (5 * bound / np.sqrt(60)).max()
-        ratio = draws.std(axis=0) / bound
-        assert 0.5 < np.median(ratio) < 1.1
-
-    def test_layers_are_sketched_independently(self):
-        """With the same signs for both layers, equal layers would add up with a bias."""
-        torch.manual_seed(0)
-        net = Wrap(
-            lambda self, x: self.a(x) + self.b(x), a=nn.Linear(5, 3), b=nn.Linear(5, 3)
-        ).double()
-        X = torch.randn(6, 5).double()
-        draws = [
-            empirical_ntk(net, X, kernel="pntk", n_components=8, random_state=seed).diag()
-            for seed in range(400)
-        ]
-        exact = empirical_ntk(net, X, kernel="pntk").diag()
-        np.testing.assert_allclose(np.mean(draws, axis=0), exact, rtol=0.12)
-
-    def test_a_large_layer_is_written_out_a_few_rows_at_a_time(self, monkeypatch):
-        net, X, _ = TRAPS["lenet5"]()
-        y = torch.arange(len(X))
-        whole = empirical_ntk(net, X, y, n_components=64, random_state=0).toarray()
-        monkeypatch.setattr(sketch_module, "WRITTEN_OUT", 100_000)
-        pieces = empirical_ntk(net, X, y, n_components=64, random_state=0).toarray()
-        np.testing.assert_allclose(pieces, whole, rtol=1e-10, atol=1e-12)
-
-    def test_same_seed_same_bits_in_any_batches(self):
-        net, X, _ = TRAPS["lenet5"]()
-        y = torch.arange(len(X))
-        first, second, other = (
-            empirical_ntk(net, X, y, n_components=64, random_state=seed, batch_size=size).toarray()
-            for seed, size in ((3, 7), (3, 7), (4, 7))
-        )
-        np.testing.assert_array_equal(first, second)
-        assert np.abs(first - other).max() > 0
-        batched = empirical_ntk(net, X, y, n_components=64, random_state=3, batch_size=2)
-        np.testing.assert_allclose(batched.toarray(), first, rtol=1e-10, atol=1e-12)
