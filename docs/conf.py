@@ -13,7 +13,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
 ]
-exclude_patterns = ["_build", "bench_table.rst"]
+exclude_patterns = ["_build", "bench_table.rst", "scale_table.rst"]
 autosummary_generate = True
 autodoc_default_options = {"members": True, "inherited-members": False}
 numpydoc_show_class_members = False

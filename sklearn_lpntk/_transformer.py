@@ -262,6 +262,13 @@ class LpNTKTransformer(
         if self.output == "kernel":
             same = features is self._fit_features
             return operator_of(features, None if same else self._fit_features).toarray()
+        if not features.in_memory:
+            size = 4 * features.n_samples * self._n_columns(features) / 2**30
+            raise MemoryError(
+                f"{features.n_samples} samples with {self.n_components_} features each take "
+                f"{size:.3g} GiB, more than half of the free memory. Pass n_components='auto' or "
+                "an int for a sketch, or transform fewer samples at a time."
+            )
         phi = features.materialise(self._columns)
         return phi.reshape(features.n_samples, -1).cpu().numpy()
 

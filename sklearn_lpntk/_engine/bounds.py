@@ -103,7 +103,7 @@ def default_landmarks(source):
 def _pass_over(operator, landmarks):
     """The kernel's diagonal and its columns at the landmarks, from one pass."""
     source, diagonal, products = operator._features, [], []
-    for rows in slices(source.n_samples, operator._tile):
+    for rows in slices(source.n_samples, operator._panel):
         features = source.take(rows)
         diagonal.append(features.diagonal())
         if landmarks is not None:

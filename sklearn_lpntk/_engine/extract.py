@@ -69,7 +69,7 @@ class Extractor:
         for _ in batches:
             pass
         y = torch.zeros(n_rows(X), dtype=torch.int64) if y is None else torch.as_tensor(y)
-        return Recomputed(self, X, y, kept[0])
+        return Recomputed(self, X, y, sketch, kept[0])
 
     def batches(self, X, y=None, sketch=None, *, checked=False):
         """The features batch by batch, under the self-check unless they were checked before.

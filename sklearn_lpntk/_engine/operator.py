@@ -92,7 +92,7 @@ class KernelOperator:
         if self._symmetric:
             parts = [
                 self._features.take(rows).diagonal()
-                for rows in slices(self._features.n_samples, self._tile)
+                for rows in slices(self._features.n_samples, self._panel)
             ]
         else:
             parts = [
@@ -179,7 +179,7 @@ class KernelOperator:
 
     def _step(self, source):
         """Samples that may be taken at once, one after the other."""
-        return source.n_samples if source.in_memory else self._tile
+        return source.n_samples if source.in_memory else self._panel
 
 
 def _scaled(rows, R):
@@ -193,20 +193,12 @@ def _schedule(features, memory):
     taken once for a panel and, for each panel, once for all columns: n^2 / (2 panel) in all
     for a symmetric kernel. So the panel takes all the memory that a thin tile leaves.
     """
-    R, size, unit = features.n_cotangents, _size(features.dtype), padded(1, features.dtype)
-    side = int((memory / (4 * size)) ** 0.5) // R
+    R, size = features.n_cotangents, torch.empty(0, dtype=features.dtype).element_size()
+    side = min(TILE_ROWS, int((memory / (4 * size)) ** 0.5)) // R
     if features.in_memory:
-        rows = _floor(min(TILE_ROWS // R, side), unit)
+        unit = padded(1, features.dtype)
+        rows = max(unit, side // unit * unit)
         return rows, rows
-    fits = memory // (2 * features.sample_bytes)
-    tile = _floor(min(TILE_ROWS // R, side, fits // 4), unit)
-    panel = _floor(min(fits - tile, memory // (4 * size * R * R * tile)), unit)
-    return panel, tile
-
-
-def _floor(n, unit):
-    return max(unit, n // unit * unit)
-
-
-def _size(dtype):
-    return torch.empty(0, dtype=dtype).element_size()
+    fits = memory // (2 * features.sample_bytes)  # the other half is for the products
+    tile = max(1, min(side, fits // 8))
+    return max(1, min(fits - tile, memory // (4 * size * R * R * tile))), tile

@@ -61,9 +61,9 @@ class Recomputed(Source):
 
     computes = True
 
-    def __init__(self, extractor, X, y, like):
+    def __init__(self, extractor, X, y, sketch, like):
         super().__init__(like, n_rows(X))
-        self._extractor, self._X, self._y = extractor, X, y
+        self._extractor, self._X, self._y, self._sketch = extractor, X, y, sketch
         self.n_passes = 0
 
     def __sizeof__(self):
@@ -74,7 +74,8 @@ class Recomputed(Source):
         X, y = take(self._X, rows), self._y[rows]
         self.n_passes += n_rows(X)
         # checked when they were computed first
-        return Features.cat(list(self._extractor.batches(X, y, checked=True)))
+        batches = self._extractor.batches(X, y, self._sketch, checked=True)
+        return Features.cat(list(batches))
 
 
 def subset(source, index):

@@ -55,6 +55,14 @@ class TestRecomputed:
         np.fill_diagonal(part, -np.inf)
         np.testing.assert_array_equal(found.indices[:, 0], part.argmax(axis=1))
 
+    def test_a_sketch_that_does_not_fit_either(self, no_memory):
+        operator = empirical_ntk(make_net(), X, y, n_components=64, random_state=0)
+        assert isinstance(operator._features, Recomputed)
+        extractor = make_extractor()
+        sketch = kernels.Sketch(64, kernels.sketch_seed(64, 0))
+        expected = kernels.operator_of(extractor(X, y, sketch=sketch)).toarray()
+        np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-8, atol=1e-10)
+
     @pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
     @pytest.mark.parametrize("kernel", ["lpntk", "entk"])
     @pytest.mark.parametrize("name", sorted(TRAPS))
@@ -86,7 +94,7 @@ class TestRecomputed:
 
     def test_more_memory_means_fewer_passes(self, no_memory):
         passes = []
-        for working_memory in (0.1, 0.2, 0.4, 10):
+        for working_memory in (0.02, 0.1, 0.4, 10):
             with sklearn.config_context(working_memory=working_memory):
                 operator = empirical_ntk(make_net(), X, y)
             operator.toarray()

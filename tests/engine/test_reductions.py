@@ -353,12 +353,11 @@ class TestSchedule:
         operator = KernelOperator(source, working_memory=memory)
         panel, tile = operator._panel, operator._tile
         fits = memory * 2**20 / 2
-        assert (panel + tile) * source.sample_bytes <= max(fits, 32 * source.sample_bytes)
+        assert (panel + tile) * source.sample_bytes <= fits
         np.testing.assert_array_equal(operator.toarray(), KernelOperator(features).toarray())
         # a panel once, and for each all that comes after it
         assert source.n_taken == sum(range(500, 0, -panel))
-        if panel < 500:
-            assert panel > 0.7 * (fits / source.sample_bytes) - 16
+        assert panel >= min(500, 0.85 * (fits / source.sample_bytes) - 2)
 
     def test_everything_else_agrees_too(self):
         features = operator_of(clustered(0, n=200))._features
@@ -367,7 +366,7 @@ class TestSchedule:
         lazy_columns = KernelOperator(features, source)
         V = np.random.default_rng(0).normal(size=(200, 2))
         np.testing.assert_array_equal(lazy.diag(), plain.diag())
-        np.testing.assert_allclose(lazy.matmul(V), plain.matmul(V), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(lazy.matmul(V), plain.matmul(V), rtol=1e-4, atol=0.1)
         np.testing.assert_array_equal(lazy.block([5, 3], slice(9)), plain.block([5, 3], slice(9)))
         np.testing.assert_array_equal(lazy_columns.toarray(), plain.toarray())
         found, expected = row_extremes(lazy), row_extremes(plain)
