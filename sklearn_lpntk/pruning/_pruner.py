@@ -371,7 +371,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     @property
     def _decides_only(self):
         """Whether which rows are redundant is all that is asked for, not how much."""
-        return self.prune_fraction == "auto" and self.strategy == "redundant"
+        recipe = self.prune_fraction == "auto" and self.strategy == "redundant"
+        return recipe and not self.refine  # which takes candidates with their scores
 
     def _select(self, X, y, progress, *, decide_only):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
