@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench bench-scale clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/prune_digits.py
@@ -21,6 +21,10 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/bench_kernel.py
+
+bench-scale: $(VENV)/installed
+	$(BIN)/python benchmarks/bench_scale.py all
+	$(BIN)/python benchmarks/bench_scale.py table
 
 clean:
 	rm -rf $(VENV) docs/_build docs/generated artifacts

@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._cache import warn_if_never_found
 from ._default_net import default_net
+from ._features import extract, make_extractor, operator_of
 from ._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from ._labels import ColumnEncoder, checked_classes
 from ._nets import net_input, require_classifier, trained
-from .kernels import extract, make_extractor, operator_of
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
 

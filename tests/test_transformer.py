@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklearn_lpntk import FarthestPointClustering, LpNTKTransformer, kernels
+from sklearn_lpntk import FarthestPointClustering, LpNTKTransformer, _features
 from sklearn_lpntk.datasets import load_digit_images
 from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel
 
@@ -217,7 +217,7 @@ def test_an_interrupted_fit_leaves_it_unfitted():
 def test_features_that_do_not_fit_are_refused_and_kernels_are_not(monkeypatch):
     X, y = load_iris(return_X_y=True)
     expected = LpNTKTransformer(output="kernel", random_state=0).fit_transform(X, y)
-    monkeypatch.setattr(kernels, "limit_of", lambda device: 1000)
+    monkeypatch.setattr(_features, "limit_of", lambda device: 1000)
     with pytest.raises(MemoryError, match=r"150 samples with \d+ features .*n_components='auto'"):
         LpNTKTransformer(n_components=None, random_state=0).fit_transform(X, y)
     kernel = LpNTKTransformer(output="kernel", random_state=0)

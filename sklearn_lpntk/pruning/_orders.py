@@ -12,11 +12,11 @@ from .._engine.evaluate import logits_and_embeddings
 from .._engine.reductions import dominated, refined, row_extremes
 from .._engine.rows import SpeculativeRows
 from .._engine.task import Task
+from .._features import extract, make_extractor, operator_of, store_path, workers_of
 from .._nets import logits_module
 from .._parallel import parallel_map
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
-from ..kernels import extract, make_extractor, operator_of, store_path, workers_of
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
 

@@ -8,7 +8,7 @@ import sklearn
 import torch
 from torch import nn
 
-from sklearn_lpntk import kernels
+from sklearn_lpntk import _features
 from sklearn_lpntk._engine import memory
 from sklearn_lpntk._engine.cotangents import find_cotangent
 from sklearn_lpntk._engine.extract import Extractor
@@ -37,14 +37,14 @@ def make_extractor(net=None, **options):
 
 @pytest.fixture
 def no_memory(monkeypatch):
-    monkeypatch.setattr(kernels, "limit_of", lambda device: 1000)
+    monkeypatch.setattr(_features, "limit_of", lambda device: 1000)
 
 
 class TestRecomputed:
     def test_the_same_kernel(self, no_memory):
         operator = empirical_ntk(make_net(), X, y, batch_size=16)
         assert isinstance(operator._features, Recomputed)
-        expected = kernels.operator_of(make_extractor()(X, y)).toarray()
+        expected = _features.operator_of(make_extractor()(X, y)).toarray()
         np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-10)
         np.testing.assert_allclose(operator.diag(), expected.diagonal(), rtol=1e-10)
         np.testing.assert_allclose(operator.matmul(np.ones(N)), expected.sum(axis=1), rtol=1e-9)
@@ -59,8 +59,8 @@ class TestRecomputed:
         operator = empirical_ntk(make_net(), X, y, n_components=64, random_state=0)
         assert isinstance(operator._features, Recomputed)
         extractor = make_extractor()
-        sketch = kernels.Sketch(64, kernels.sketch_seed(64, 0))
-        expected = kernels.operator_of(extractor(X, y, sketch=sketch)).toarray()
+        sketch = _features.Sketch(64, _features.sketch_seed(64, 0))
+        expected = _features.operator_of(extractor(X, y, sketch=sketch)).toarray()
         np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-8, atol=1e-10)
 
     @pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
@@ -71,7 +71,7 @@ class TestRecomputed:
         n = len(next(iter(data.values()))) if isinstance(data, dict) else len(data)
         labels = torch.arange(n) % max(n_logits, 2)
         expected = empirical_ntk(net, data, labels, kernel=kernel).toarray()
-        monkeypatch.setattr(kernels, "limit_of", lambda device: 10)
+        monkeypatch.setattr(_features, "limit_of", lambda device: 10)
         operator = empirical_ntk(net, data, labels, kernel=kernel)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-8, atol=1e-10 * scale)

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklearn_lpntk import RedundancyPruner, kernels
+from sklearn_lpntk import RedundancyPruner, _features
 from sklearn_lpntk._engine import screen as screen_module
 from sklearn_lpntk._engine.features import Features
 from sklearn_lpntk.exceptions import StoreMismatchError
@@ -70,7 +70,7 @@ def test_screening_and_stores_change_nothing(strategy, data, net, tmp_path, monk
 @pytest.mark.parametrize("strategy", KERNEL_STRATEGIES)
 def test_features_computed_anew(strategy, data, net, monkeypatch):
     plain = pruned(data, net, strategy=strategy, prune_fraction=0.5)
-    monkeypatch.setattr(kernels, "limit_of", lambda device: 100)
+    monkeypatch.setattr(_features, "limit_of", lambda device: 100)
     monkeypatch.setattr(_similarity, "get_config", lambda: {"working_memory": 0})
     found = pruned(data, net, strategy=strategy, prune_fraction=0.5)
     # the features are those of other batches, which agree to rounding

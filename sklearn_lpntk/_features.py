@@ -1,0 +1,181 @@
+"""Features of labelled samples, for the kernel functions and the estimators alike."""
+
+import hashlib
+import logging
+import numbers
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn import get_config
+from sklearn.utils import check_random_state
+
+from ._engine.cotangents import find_cotangent
+from ._engine.extract import Extractor
+from ._engine.features import slices
+from ._engine.gather import gather, gather_in_store
+from ._engine.inputs import is_lazy, n_rows, require_real_numbers
+from ._engine.memory import limit_of
+from ._engine.operator import KernelOperator
+from ._engine.sketch import Sketch
+from ._fingerprint import fingerprint
+from ._nets import logits_module
+from ._parallel import can_travel, parallel_map
+
+_LOGGER = logging.getLogger("sklearn_lpntk")
+
+
+def operator_of(features, other=None):
+    """The kernel of features, in tiles of scikit-learn's ``working_memory``."""
+    return KernelOperator(features, other, working_memory=get_config()["working_memory"])
+
+
+def workers_of(operator, n_jobs=None):
+    """``{"map": ...}`` for a reduction over the operator, empty where it stays in this thread."""
+    workers = parallel_map(n_jobs)
+    if workers is None or (workers.in_threads and not operator._in_threads):
+        return {}
+    return {"map": workers}
+
+
+def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size=256, plan=None):
+    """The engine's extractor for a module or a fitted skorch net."""
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1; got {batch_size!r}.")
+    return Extractor(
+        logits_module(module_or_net),
+        find_cotangent(kernel),
+        parameters=parameters,
+        batch_size=int(batch_size),
+        plan=plan,
+    )
+
+
+def sketch_seed(n_components, random_state):
+    """The seed of a sketch, or None where there is none to draw."""
+    if n_components is None:
+        return None
+    if not isinstance(n_components, numbers.Integral) or n_components < 1:
+        raise ValueError(
+            f"n_components must be None or an int of at least 1; got {n_components!r}."
+        )
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def extract(
+    extractor, X, y=None, n_components=None, seed=None, *, store=None, n_jobs=None, names=("X", "y")
+):
+    """Features of labelled samples: in memory, in a store, or computed anew at every use."""
+    if issparse(X):
+        raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
+    if not isinstance(X, (Mapping, torch.Tensor)) and not is_lazy(X):
+        X = np.asarray(X)
+        require_real_numbers(X)
+    y = _check_columns(extractor, y, n_rows(X), names)
+    sketch = None if n_components is None else Sketch(int(n_components), seed)
+    workers = parallel_map(n_jobs)
+    # threads would share the network while it is recorded
+    if workers is not None and (workers.in_threads or not can_travel(extractor.module)):
+        workers = None
+    if store is not None:
+        run = {} if workers is None else {"map": workers}
+        identity = store_identity(extractor, X, y, sketch)
+        found = gather_in_store(
+            extractor, X, y, sketch=sketch, path=store, identity=identity, **run
+        )
+    else:
+        limit = limit_of(extractor.tracer.device)
+        found = gather(extractor, X, y, sketch=sketch, limit=limit, map=workers)
+    _log_choice(extractor, found, sketch, store)
+    return found
+
+
+def _log_choice(extractor, found, sketch, store):
+    """One line that says how the features are kept, and why."""
+    size, limit = found.n_samples * found.sample_bytes, limit_of(extractor.tracer.device)
+    if store is not None:
+        how = f"in the store {store}, as asked"
+    elif found.in_memory:
+        how = "in memory, where they fit"
+    else:
+        how = (
+            "computed anew at every use, since half of the free memory is "
+            f"{limit / 2**30:.3g} GiB; store= or n_components= would be faster"
+        )
+    _LOGGER.info(
+        "%s features of %d samples and %d parameters, %.3g kB a sample, %.3g GiB: %s.",
+        "Exact" if sketch is None else f"Sketched ({sketch.n_components} components)",
+        found.n_samples,
+        extractor.n_parameters,
+        found.sample_bytes / 1e3,
+        size / 2**30,
+        how,
+    )
+
+
+def store_path(store, name):
+    """Folder of one set of samples in a store."""
+    if not isinstance(store, (str, os.PathLike)):
+        raise TypeError(f"store must be None or a path of a folder; got {store!r}.")
+    return Path(store) / name
+
+
+def store_identity(extractor, X, y, sketch):
+    """What the features in a store depend on, part by part."""
+    cotangent = extractor.cotangent
+    return {
+        "network": fingerprint(extractor.module),
+        "data_X": _data_digest(X),
+        "labels_y": "none" if y is None else _data_digest(y),
+        "kernel": f"{cotangent.name} {fingerprint(cotangent.function)}",
+        "dtype": str(extractor.tracer.dtype),
+        "parameters": fingerprint(list(extractor.tracer.names)),
+        "sketch": "none" if sketch is None else f"{sketch.n_components} of seed {sketch.seed}",
+    }
+
+
+def _data_digest(X):
+    """A digest of the values of an array, a tensor, or a dict of them, read in blocks."""
+    digest = hashlib.blake2b(digest_size=20)
+    parts = sorted(X.items()) if isinstance(X, Mapping) else [("", X)]
+    for key, value in parts:
+        digest.update(
+            f"{key} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}".encode()
+        )
+        for rows in slices(len(value), 4096):
+            block = value[rows]
+            if isinstance(block, torch.Tensor):
+                block = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _check_columns(extractor, y, n, names):
+    if y is None:
+        if extractor.cotangent.needs_y:
+            raise ValueError(
+                f"kernel={extractor.cotangent.name!r} compares labelled samples: pass "
+                f"{names[1]}, the logit column of each sample of {names[0]}; or use "
+                "kernel='pntk', which needs no labels."
+            )
+        return None
+    y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.shape != (n,):
+        raise ValueError(
+            f"{names[1]} must have shape ({n},), one logit column a sample; got {y.shape}."
+        )
+    y = np.array(y.tolist()) if y.dtype == object else y
+    if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
+        raise ValueError(
+            f"{names[1]} must hold logit columns, integers from 0; got dtype {y.dtype}. Encode "
+            "labels first, for example with sklearn.preprocessing.LabelEncoder."
+        )
+    columns = y.astype(np.int64)
+    if not np.array_equal(columns, y):
+        raise ValueError(f"{names[1]} must hold integers (logit columns); got {y.dtype} values.")
+    return columns
