@@ -33,10 +33,10 @@ def operator_of(features, other=None):
     return KernelOperator(features, other, working_memory=get_config()["working_memory"])
 
 
-def workers_of(operator, n_jobs=None):
-    """``{"map": ...}`` for a reduction over the operator, empty where it stays in this thread."""
+def workers_of(*operators, n_jobs=None):
+    """``{"map": ...}`` for work on the operators, empty where it stays in this thread."""
     workers = parallel_map(n_jobs)
-    if workers is None or (workers.in_threads and not operator._in_threads):
+    if workers is None or (workers.in_threads and not all(o._in_threads for o in operators)):
         return {}
     return {"map": workers}
 
@@ -71,15 +71,15 @@ def extract(
     """Features of labelled samples: in memory, in a store, or computed anew at every use."""
     if issparse(X):
         raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
-    if not isinstance(X, (Mapping, torch.Tensor)) and not is_lazy(X):
-        X = np.asarray(X)
-        require_real_numbers(X)
+    X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
+    require_real_numbers(X)
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else Sketch(int(n_components), seed)
     workers = parallel_map(n_jobs)
     # threads would share the network while it is recorded
     if workers is not None and (workers.in_threads or not can_travel(extractor.module)):
         workers = None
+    limit = limit_of(extractor.tracer.device)
     if store is not None:
         run = {} if workers is None else {"map": workers}
         identity = store_identity(extractor, X, y, sketch)
@@ -87,15 +87,19 @@ def extract(
             extractor, X, y, sketch=sketch, path=store, identity=identity, **run
         )
     else:
-        limit = limit_of(extractor.tracer.device)
         found = gather(extractor, X, y, sketch=sketch, limit=limit, map=workers)
-    _log_choice(extractor, found, sketch, store)
+    _log_choice(extractor, found, sketch, store, limit)
     return found
 
 
-def _log_choice(extractor, found, sketch, store):
+def as_rows(X):
+    """X as it is where it has rows to be taken, else as an array."""
+    return X if isinstance(X, torch.Tensor) or is_lazy(X) else np.asarray(X)
+
+
+def _log_choice(extractor, found, sketch, store, limit):
     """One line that says how the features are kept, and why."""
-    size, limit = found.n_samples * found.sample_bytes, limit_of(extractor.tracer.device)
+    size = found.n_samples * found.sample_bytes
     if store is not None:
         how = f"in the store {store}, as asked"
     elif found.in_memory:
@@ -118,7 +122,7 @@ def _log_choice(extractor, found, sketch, store):
 
 def store_path(store, name):
     """Folder of one set of samples in a store."""
-    if not isinstance(store, (str, os.PathLike)):
+    if not isinstance(store, (str, os.PathLike)) or not str(store):
         raise TypeError(f"store must be None or a path of a folder; got {store!r}.")
     return Path(store) / name
 
@@ -128,12 +132,14 @@ def store_identity(extractor, X, y, sketch):
     cotangent = extractor.cotangent
     return {
         "network": fingerprint(extractor.module),
-        "data_X": _data_digest(X),
-        "labels_y": "none" if y is None else _data_digest(y),
+        "data X": _data_digest(X),
+        "labels y": "none" if y is None else _data_digest(y),
         "kernel": f"{cotangent.name} {fingerprint(cotangent.function)}",
         "dtype": str(extractor.tracer.dtype),
         "parameters": fingerprint(list(extractor.tracer.names)),
-        "sketch": "none" if sketch is None else f"{sketch.n_components} of seed {sketch.seed}",
+        "sketch": "none"
+        if sketch is None
+        else f"{sketch.n_components} components of seed {sketch.seed}",
     }
 
 

@@ -19,7 +19,11 @@ from skorch import NeuralNet
 
 # their code changes with their version only, which is part of every key
 LIBRARIES = {"builtins", "collections", "functools", "numpy", "sklearn", "skorch", "torch"}
-PLAIN = types.FunctionType, type, bool, int, float, complex, str, bytes, tuple, np.ndarray
+PLAIN = (
+    (types.FunctionType, type, bool, int, float, complex, str, bytes, np.ndarray, torch.Tensor)
+    + (tuple, list, dict, set, frozenset, functools.partial, types.SimpleNamespace)
+)  # fmt: skip
+TORCH_ATTRIBUTES = set(vars(torch.nn.Module()))
 
 
 def fingerprint(*values):
@@ -75,17 +79,26 @@ def _(value):
 
 @_parts.register(torch.Tensor)
 def _(value):
-    return [value.detach().cpu().numpy()]
+    numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return [_text(f"{value.dtype}{tuple(value.shape)}"), memoryview(numbers)]
 
 
 @_parts.register(torch.nn.Module)
 def _(value):
-    return [_text(repr(value)), dict(value.state_dict()), *map(_own_attributes, value.modules())]
+    tensors = dict(value.state_dict()) | dict(value.named_buffers())
+    return [_text(repr(value)), tensors, *map(_own_attributes, value.modules())]
 
 
 def _own_attributes(module):
-    own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-    return type(module), own
+    """Class, attributes and hooks of one module; of a library's own what is public."""
+    hidden = ("_",) if _from_library(type(module)) else ()
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if name not in TORCH_ATTRIBUTES and not name.startswith(hidden)
+    }
+    hooks = *module._forward_hooks.values(), *module._forward_pre_hooks.values()
+    return type(module), own, hooks
 
 
 @_parts.register(BaseEstimator)
@@ -107,6 +120,12 @@ def _(value):
 @_parts.register(tuple)
 def _(value):
     return list(value)
+
+
+@_parts.register(set)
+@_parts.register(frozenset)
+def _(value):
+    return [_text(part) for part in sorted(map(fingerprint, value))]
 
 
 @_parts.register(functools.partial)

@@ -1,5 +1,6 @@
 """File locks, which the system drops should the process die."""
 
+import errno
 from contextlib import contextmanager
 
 try:
@@ -15,8 +16,9 @@ def wait_for_lock(file):
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with _opened(file) as stream:
+        if stream is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
@@ -26,10 +28,29 @@ def try_lock(file):
     if fcntl is None:
         yield True
         return
-    with open(file, "w") as stream:
+    with _opened(file) as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stream is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         yield True
+
+
+@contextmanager
+def _opened(file):
+    """A file to lock; None for who may read only, and has nothing to lock."""
+    try:
+        stream = open(file, "w")  # noqa: SIM115
+    except PermissionError:
+        stream = None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        stream = None
+    try:
+        yield stream
+    finally:
+        if stream is not None:
+            stream.close()

@@ -1,5 +1,7 @@
 """Empirical tangent kernels of torch modules and fitted skorch nets."""
 
+import numbers
+
 import numpy as np
 from sklearn.utils import Bunch
 
@@ -38,8 +40,9 @@ def empirical_ntk(
     the kernel of a pair is the inner product of its features. The features are computed
     once, layer by layer; the entries of the kernel when they are asked for. Features that
     would take more than half of the free memory are computed anew at every use, in an order
-    that does so as rarely as scikit-learn's ``working_memory`` allows; ``store`` and
-    ``n_components`` are the faster ways. The logger ``sklearn_lpntk`` tells which it was.
+    that does so as rarely as scikit-learn's ``working_memory`` allows (so they follow later
+    changes of the network and of X); ``store`` and ``n_components`` are the faster ways. The
+    logger ``sklearn_lpntk`` tells which it was.
 
     Parameters
     ----------
@@ -157,7 +160,8 @@ def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
     module_or_net, X, y, X2, y2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, batch_size, random_state`` of :func:`empirical_ntk`.
+        ``parameters, n_components, store, batch_size, random_state`` of
+        :func:`empirical_ntk`.
 
     Returns
     -------
@@ -197,7 +201,8 @@ def pntk_kernel(module_or_net, X, X2=None, **options):
     module_or_net, X, X2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, batch_size, random_state`` of :func:`empirical_ntk`.
+        ``parameters, n_components, store, batch_size, random_state`` of
+        :func:`empirical_ntk`.
 
     Returns
     -------
@@ -235,7 +240,8 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     module_or_net, X, X2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, batch_size, random_state`` of :func:`empirical_ntk`.
+        ``parameters, n_components, store, batch_size, random_state`` of
+        :func:`empirical_ntk`.
 
     Returns
     -------
@@ -267,7 +273,7 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
 
 
-def sample_relations(operator, *, threshold=0.5, threshold_unrelated=0.1):
+def sample_relations(operator, *, threshold, threshold_unrelated):
     """How many samples each sample helps, ignores and fights.
 
     By the ratios of [1]_, appendix C: the pair i, j is *interchangeable* where both
@@ -279,9 +285,9 @@ def sample_relations(operator, *, threshold=0.5, threshold_unrelated=0.1):
     ----------
     operator : KernelOperator
         Symmetric, with one cotangent a sample, as from :func:`empirical_ntk`.
-    threshold : float in (0, 1], default=0.5
+    threshold : float in (0, 1]
         The paper takes values above 0.5. No pair has both ratios above 1.
-    threshold_unrelated : float in [0, threshold], default=0.1
+    threshold_unrelated : float in [0, threshold]
 
     Returns
     -------
@@ -318,7 +324,8 @@ def sample_relations(operator, *, threshold=0.5, threshold_unrelated=0.1):
     >>> _ = torch.manual_seed(0)
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> X, y = torch.randn(100, 4), torch.arange(100) % 3
-    >>> relations = sample_relations(empirical_ntk(net, X, y))
+    >>> operator = empirical_ntk(net, X, y)
+    >>> relations = sample_relations(operator, threshold=0.6, threshold_unrelated=0.1)
     >>> (relations.interchangeable + relations.unrelated
     ...     + relations.contradictory + relations.between == 99).all()
     np.True_
@@ -327,7 +334,8 @@ def sample_relations(operator, *, threshold=0.5, threshold_unrelated=0.1):
         raise TypeError(
             f"operator must be a KernelOperator, as empirical_ntk returns; got {type(operator)}."
         )
-    if not 0 < threshold <= 1 or not 0 <= threshold_unrelated <= threshold:
+    numeric = all(isinstance(t, numbers.Real) for t in (threshold, threshold_unrelated))
+    if not (numeric and 0 < threshold <= 1 and 0 <= threshold_unrelated <= threshold):
         raise ValueError(
             "The thresholds must hold 0 <= threshold_unrelated <= threshold <= 1, and threshold "
             f"> 0; got threshold={threshold!r} and threshold_unrelated={threshold_unrelated!r}."

@@ -22,6 +22,7 @@ MAX_GROUPS = 16
 # entries, norms and bounds are rounded: this much, in units of the norms, is left for it
 SLACK = 2e-5
 SMALLEST = 1e-15  # of the largest norm: below, bounds are those of this norm
+FAINTEST = 1e-30  # largest squared norm in single precision that leaves room for rounding
 
 
 class Bounds:
@@ -34,6 +35,9 @@ class Bounds:
     ----------
     diagonal : tensor of shape (n,)
         Of the kernel, as it is computed.
+    magnitudes : tensor of shape (n,)
+        In units of which entries are rounded: the norm, or more where a sum over positions
+        cancels.
     order : tensor of shape (n,)
         Samples with similar features next to each other, and of these the largest first:
         what is left open by bounds lies close together in this order.
@@ -43,31 +47,20 @@ class Bounds:
 
     def __init__(self, operator, *, n_landmarks=None, seed=0):
         source = operator._features
-        if source.n_cotangents != 1:
-            raise ValueError(
-                f"The kernel has {source.n_cotangents} cotangents a sample; reductions compare "
-                "samples, with one each: take kernel='lpntk' or 'pntk', or a callable that "
-                "returns an array of shape (n, K)."
-            )
         rng = torch.Generator().manual_seed(seed)
-        count = default_landmarks(source) if n_landmarks is None else n_landmarks
-        picked = torch.randperm(source.n_samples, generator=rng)[:count].sort()[0]
-        landmarks = source.take(picked.to(source.device)).to(torch.float64) if count else None
-        self.diagonal, products = _pass_over(operator, landmarks)
-        if not torch.isfinite(self.diagonal).all():
-            raise ValueError(
-                f"The kernel overflows {source.dtype}: the largest squared norm of a feature is "
-                f"{self.diagonal.max()}. Scale the inputs or the network, or use float64."
-            )
-        self.n_evaluated = count * source.n_samples
+        if n_landmarks is None:
+            n_landmarks = default_landmarks(source, operator._memory)
+        picked = torch.randperm(source.n_samples, generator=rng)[:n_landmarks].sort()[0]
+        picked = picked.to(source.device)
+        self.diagonal, self.magnitudes, products = _pass_over(operator, picked)
+        _require_range(self.diagonal, source.dtype)
+        self.n_evaluated = n_landmarks * source.n_samples
         largest = float(self.diagonal.max())
         self.scale = largest if largest > 0 else 1.0
         norms = (self.diagonal.double().clamp(min=0) / self.scale).sqrt().clamp(min=SMALLEST)
-        projected = _projected(products, picked.to(norms.device), norms, self.scale)
+        projected = _projected(products, picked, norms, self.scale)
         self.order = _order(projected, norms, rng)
-        rest = ((1 - (projected**2).sum(1)).clamp(min=0) + SLACK).sqrt()
-        parts = [projected, rest[:, None], torch.full_like(rest, SLACK**0.5)[:, None]]
-        self._right = (torch.cat(parts, 1) * norms[:, None]).float()
+        self._right = _factors(projected, norms, self.magnitudes.double() / self.scale**0.5)
         self._left = self._right
 
     def __sizeof__(self):
@@ -93,25 +86,59 @@ class Bounds:
         return other
 
 
-def default_landmarks(source):
+def rows_and_columns(open_):
+    """Rows and columns of a mask that hold anything: what is computed of a tile."""
+    return open_.any(1).nonzero()[:, 0], open_.any(0).nonzero()[:, 0]
+
+
+def default_landmarks(source, memory):
     """Landmarks that pay: each costs one of the numbers a pair's entry takes."""
     numbers = source.sample_bytes // torch.empty(0, dtype=source.dtype).element_size()
-    count = min(MAX_LANDMARKS, numbers // 32, source.n_samples // 64)
+    fits = memory // (32 * numbers)
+    count = min(MAX_LANDMARKS, numbers // 32, source.n_samples // 64, fits)
     return count if count >= 4 else 0
 
 
-def _pass_over(operator, landmarks):
-    """The kernel's diagonal and its columns at the landmarks, from one pass."""
-    source, diagonal, products = operator._features, [], []
+def _pass_over(operator, picked):
+    """The kernel's diagonal, the magnitudes, and the columns of landmarks, from one pass."""
+    source = operator._features
+    if source.n_cotangents != 1:
+        raise ValueError(
+            f"The kernel has {source.n_cotangents} cotangents a sample; reductions compare "
+            "samples, with one each: take kernel='lpntk' or 'pntk', or a callable that "
+            "returns an array of shape (n, K)."
+        )
+    landmarks = source.take(picked).to(torch.float64) if len(picked) else None
+    parts = []
     for rows in slices(source.n_samples, operator._panel):
         features = source.take(rows)
-        diagonal.append(features.diagonal())
-        if landmarks is not None:
-            products.append(features.to(torch.float64).gram(landmarks))
-    diagonal = torch.cat(diagonal)
-    if landmarks is None:
-        return diagonal, diagonal.new_zeros(len(diagonal), 0, dtype=torch.float64)
-    return diagonal, torch.cat(products)
+        squares = sum(factor.magnitudes() ** 2 for factor in features.factors.values())
+        magnitudes = (features.v.new_zeros(features.n_samples) + squares).sqrt()
+        if landmarks is None:
+            products = features.v.new_zeros(features.n_samples, 0, dtype=torch.float64)
+        else:
+            products = features.to(torch.float64).gram(landmarks)
+        parts.append((features.diagonal(), magnitudes, products))
+    return [torch.cat(part) for part in zip(*parts)]
+
+
+def _require_range(diagonal, dtype):
+    """Refuse a kernel whose entries leave the range of its precision."""
+    largest = float(diagonal.max())
+    finite = bool(torch.isfinite(diagonal).all())
+    faint = dtype == torch.float32 and 0 < largest < FAINTEST
+    if not finite or faint:
+        raise ValueError(
+            f"The kernel {'underflows' if finite else 'overflows'} {dtype}: the largest squared "
+            f"norm of a feature is {largest}. Scale the inputs or the network, or use float64."
+        )
+
+
+def _factors(projected, norms, magnitudes):
+    """What bounds are products of: the projection, the norm of the rest, and what is rounded."""
+    rounded = SLACK**0.5 * torch.maximum(norms, magnitudes)
+    rest = (norms**2 * (1 - (projected**2).sum(1)).clamp(min=0) + rounded**2).sqrt()
+    return torch.cat([projected * norms[:, None], rest[:, None], rounded[:, None]], 1).float()
 
 
 def _projected(products, picked, norms, scale):

@@ -18,10 +18,14 @@ COLUMN_BLOCK = 8192  # long dot products are accumulated in blocks: less roundin
 
 
 class Dense:
-    """Materialised gradients, an array of shape (n * R, P)."""
+    """Materialised gradients, an array of shape (n * R, P).
 
-    def __init__(self, phi, n_cotangents):
+    ``outer`` is (O, D) where each is the matrix of a sum of outer products, else None.
+    """
+
+    def __init__(self, phi, n_cotangents, outer=None):
         self.phi, self.n_cotangents = phi, n_cotangents
+        self.outer = None if outer is None else tuple(outer)
 
     @property
     def n_samples(self):
@@ -38,28 +42,30 @@ class Dense:
     @property
     def settings(self):
         """What makes the factor from its tensors, besides these."""
-        return (self.n_cotangents,)
+        return self.n_cotangents, self.outer
 
     def take(self, rows):
-        return Dense(_take_samples(self.phi, rows, self.n_cotangents, 0), self.n_cotangents)
+        return self._like(_take_samples(self.phi, rows, self.n_cotangents, 0))
+
+    def _like(self, phi):
+        return Dense(phi, self.n_cotangents, self.outer)
 
     def to(self, target):
         """In another dtype, or on another device."""
-        return Dense(self.phi.to(target), self.n_cotangents)
+        return self._like(self.phi.to(target))
 
     def magnitudes(self):
         """Norms of the rows, of shape (n * R,); for sums of products, at least these."""
         return self.phi.norm(dim=1)
 
     def zeros(self, n_samples):
-        phi = self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns)
-        return Dense(phi, self.n_cotangents)
+        return self._like(self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns))
 
     @staticmethod
     def cat(factors):
         if len(factors) == 1:
             return factors[0]
-        return Dense(torch.cat([f.phi for f in factors]), factors[0].n_cotangents)
+        return factors[0]._like(torch.cat([f.phi for f in factors]))
 
     def materialise(self):
         return self
@@ -138,7 +144,11 @@ class Outer:
 
     def materialise(self):
         phi = torch.einsum("tnro,tnd->nrod", self._g_by_sample(), self.a)
-        return Dense(phi.reshape(self.g.shape[1], -1), self.n_cotangents)
+        return Dense(phi.reshape(self.g.shape[1], -1), self.n_cotangents, self.outer)
+
+    @property
+    def outer(self):
+        return self.g.shape[2], self.a.shape[2]
 
     def weighted_sum(self, weights):
         g = self._weighted_g(weights)
@@ -236,6 +246,16 @@ class Lookup(Outer):
         return (left[:, None] == right[None, :]).to(self.g.dtype)
 
 
+def alike(factors):
+    """The factors of one layer in one form: written out where some of them are.
+
+    Batches of another length may have found the other form cheaper.
+    """
+    if len({type(factor) for factor in factors}) == 1:
+        return factors
+    return [factor.materialise() for factor in factors]
+
+
 def outer_factor(a, g, *, dense):
     """The factor of ``a: (n, T, D)`` and ``g: (n, R, T, O)``.
 
@@ -247,7 +267,8 @@ def outer_factor(a, g, *, dense):
         dense = depth * width <= n_positions**2 * (depth + width)
     if dense:
         g = g.transpose(2, 3).reshape(n, n_cotangents * width, n_positions)
-        return Dense((g @ a).reshape(n * n_cotangents, width * depth), n_cotangents)
+        phi = (g @ a).reshape(n * n_cotangents, width * depth)
+        return Dense(phi, n_cotangents, (width, depth))
     return Outer(a.transpose(0, 1).contiguous(), _position_major(g), n_cotangents)
 
 

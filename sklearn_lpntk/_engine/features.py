@@ -2,7 +2,7 @@
 
 import torch
 
-from .factors import pad_samples, padded
+from .factors import alike, pad_samples, padded
 from .session import full_precision
 
 
@@ -14,7 +14,7 @@ class Features:
     """
 
     in_memory = True
-    computes = False
+    uses_network = False
 
     def __init__(self, factors, v):
         self.factors, self.v = factors, v
@@ -46,7 +46,8 @@ class Features:
             some = next(b.factors[key] for b in batches if key in b.factors)
             # popped: the parts of one layer are freed before the next one is stacked
             parts = [b.factors.pop(key, None) or some.zeros(b.n_samples) for b in batches]
-            factors[key] = some.cat(parts)
+            parts = alike(parts)
+            factors[key] = parts[0].cat(parts)
         return cls(factors, torch.cat([b.v for b in batches]))
 
     def take(self, rows):
@@ -71,8 +72,8 @@ class Features:
         with full_precision(self.device):
             for key, factor in self.factors.items():
                 if key in other.factors:
-                    mate = other.factors[key]
-                    pad_samples(factor, rows).add_gram(pad_samples(mate, cols), out)
+                    left, right = alike([factor, other.factors[key]])
+                    pad_samples(left, rows).add_gram(pad_samples(right, cols), out)
         return out[: n * R, : m * R]
 
     def diagonal(self):
@@ -107,9 +108,9 @@ class Features:
         """``phi @ sums`` for such sums, of shape (n R, n_columns)."""
         out = self.v.new_zeros(self.n_samples, self.n_cotangents, n_columns)
         with full_precision(self.device):
-            for key in self.factors.keys() & sums.keys():
-                for p in range(n_columns):
-                    out[:, :, p] += self.factors[key].dot(sums[key][p])
+            for key, factor in self.factors.items():
+                for p in range(n_columns if key in sums else 0):
+                    out[:, :, p] += factor.dot(sums[key][p])
         return out.flatten(0, 1)
 
 

@@ -39,38 +39,32 @@ def gather(extractor, X, y, *, sketch=None, limit=None, map=None):
 
 def gather_in_store(extractor, X, y, *, sketch, path, identity, map=map):
     """Features in a store, those that are missing computed first."""
-    store = Store(path, identity, n_rows(X), extractor.batch_size)
-    _settle(store, extractor, X, y, sketch)
-    damaged = store.drop_damaged()
-    if damaged:
-        warnings.warn(
-            f"{len(damaged)} files of the store {store.path} are not what was written, and are "
-            f"computed again: {damaged[:3]}. The disk may be failing.",
-            DamagedStoreWarning,
-            stacklevel=4,
-        )
+    store, plan = Store(path, identity, n_rows(X), extractor.batch_size), extractor.plan
+    if store.plan is None:
+        head = _rows(X, y, slice(0, extractor.batch_size))
+        store.begin(_shard(extractor, sketch, head)[0].sample_bytes)
+    plan.autograd |= set(store.merge(plan.autograd))
+    extractor.tracer.prepare()
+    _compute_again(store.drop_damaged(), store)
     while missing := store.missing:
         jobs = ((i, _rows(X, y, store.shards[i])) for i in missing)
         for found in map(Task(_fill, store, extractor, sketch), jobs):
-            extractor.plan.autograd |= found
-        extractor.plan.autograd |= set(store.settle(sorted(extractor.plan.autograd), 0))
+            plan.autograd |= found
+        plan.autograd |= set(store.merge(plan.autograd))
         if len(store.missing) == len(missing):
             time.sleep(0.2)  # other processes are at work on these
     extractor.warn()
     return StoredFeatures(store, extractor.tracer.device)
 
 
-def _settle(store, extractor, X, y, sketch):
-    """Plan and shard size: of the store where it has them, else of a first batch."""
-    if store.plan is not None:
-        extractor.plan.autograd |= set(store.plan)
-        extractor.tracer.prepare()
-        store.settle(store.plan, 0)
-        return
-    head = _rows(X, y, slice(0, extractor.batch_size))
-    features, _ = _shard(extractor, sketch, head)
-    plan = store.settle(sorted(extractor.plan.autograd), features.sample_bytes)
-    extractor.plan.autograd |= set(plan)
+def _compute_again(damaged, store):
+    if damaged:
+        warnings.warn(
+            f"{len(damaged)} files of the store {store.path} are not what was written, and are "
+            f"computed again: {damaged[:3]}. The disk may be failing.",
+            DamagedStoreWarning,
+            stacklevel=5,
+        )
 
 
 def _rows(X, y, rows):
@@ -89,12 +83,20 @@ def _shard(extractor, sketch, data):
 
 
 def _fill(store, extractor, sketch, job):
-    """Compute a shard and add it to the store, unless another process does."""
+    """Compute a shard and add it to the store, unless another process does.
+
+    Returns the parameters that take the autograd rule: where others found more of them, the
+    shard is left to be computed under their plan.
+    """
     number, data = job
-    with store.claim(number) as mine:
-        if not mine or store.file(number) is not None:
-            return set()
-        features, autograd = _shard(extractor, sketch, data)
-        if store.settle(sorted(autograd), 0) == sorted(autograd):
-            store.write(number, features)
+    plan = store.plan
+    try:
+        with store.claim(number) as mine:
+            if mine and store.file(number) is None:
+                features, autograd = _shard(extractor, sketch, data)
+                if store.merge(autograd) == sorted(autograd) == plan:
+                    store.write(number, features)
+    except FileNotFoundError:
+        if (store.path / "manifest.json").exists() and store.merge([]) == plan:
+            raise  # else the folder of an old plan went away under us
     return set(store.plan)

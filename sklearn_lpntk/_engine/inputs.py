@@ -54,10 +54,20 @@ def n_rows(X):
 
 
 def take(X, rows):
-    """Rows of an array, a tensor, or a dict of them."""
+    """Rows of an array, a tensor, or a dict of them: a slice or an array of indices."""
     if isinstance(X, Mapping):
-        return {key: value[rows] for key, value in X.items()}
+        return {key: take(value, rows) for key, value in X.items()}
+    if is_lazy(X) and not isinstance(rows, slice):
+        return _take_by_slices(X, np.asarray(rows))
     return X[rows]
+
+
+def _take_by_slices(X, rows):
+    """Rows of an array that knows slices only, by runs of consecutive ones."""
+    rows, back = np.unique(rows, return_inverse=True)
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    parts = [np.asarray(X[int(run[0]) : int(run[-1]) + 1]) for run in runs]
+    return np.concatenate(parts)[back]
 
 
 def to_batch(X, rows, dtype, device):

@@ -38,10 +38,21 @@ def _system():
 
 
 def _control_group():
-    """What a container leaves."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most = int((folder / "memory.max").read_text())
-        return max(0, most - int((folder / "memory.current").read_text()))
-    except (OSError, ValueError):
-        return None
+    """What a container leaves; pages that only cache files count as free."""
+    for folder, limit, usage, cache in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        (
+            "/sys/fs/cgroup/memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ):
+        try:
+            folder = Path(folder)
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            return max(0, most - used + int(stat.get(cache, 0)))
+        except (OSError, ValueError):
+            continue
+    return None

@@ -118,7 +118,8 @@ class KernelOperator:
         R, sums = self._features.n_cotangents, {}
         for cols in slices(self._other.n_samples, self._step(self._other)):
             part = self._other.take(cols).weighted_sums(columns[_scaled(cols, R)])
-            sums = {key: part.get(key, 0) + sums.get(key, 0) for key in part.keys() | sums.keys()}
+            for key, value in part.items():
+                sums[key] = sums[key] + value if key in sums else value
         out = [
             self._features.take(rows).dots(sums, columns.shape[1])
             for rows in slices(self._features.n_samples, self._step(self._features))
@@ -151,7 +152,7 @@ class KernelOperator:
     @property
     def _in_threads(self):
         """Whether threads may take rows at the same time."""
-        return not any(f.computes for f in (self._features, self._other))
+        return not any(f.uses_network for f in (self._features, self._other))
 
     def _tiles(self):
         """(rows, cols, tile) over sample slices; the upper triangle of a symmetric kernel.
@@ -197,7 +198,8 @@ def _schedule(features, memory):
     side = min(TILE_ROWS, int((memory / (4 * size)) ** 0.5)) // R
     if features.in_memory:
         unit = padded(1, features.dtype)
-        rows = max(unit, side // unit * unit)
+        rows = min(side, memory // (4 * features.sample_bytes))  # copies of rows that are picked
+        rows = max(unit, rows // unit * unit)
         return rows, rows
     fits = memory // (2 * features.sample_bytes)  # the other half is for the products
     tile = max(1, min(side, fits // 8))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .bounds import Bounds
+from .bounds import Bounds, rows_and_columns
 from .features import slices
 from .screen import Screen
 from .task import Task
@@ -24,7 +24,8 @@ class Extremes(NamedTuple):
     """The largest or smallest entries of each row off the diagonal.
 
     ``values`` and ``indices`` have shape (n, k), best first; infinite and -1 where there are
-    fewer than k other samples. ``n_evaluated`` counts entries of the kernel.
+    fewer than k other samples. ``n_evaluated`` counts the entries of the kernel that were
+    asked for, those with landmarks included; not the diagonal, nor what pads small tiles.
     """
 
     values: torch.Tensor
@@ -108,9 +109,10 @@ def refined(operator, candidates):
         for cols in own[own >= 0].unique().split(operator._tile):
             wanted = (own[:, :, None] == cols).any(1)
             where = wanted.any(1).nonzero()[:, 0]
-            block = features.take(where).gram(source.take(cols))
-            state.update(where, cols, block.masked_fill(~wanted[where], -torch.inf))
-            count += block.numel()
+            if len(where):
+                block = features.take(where).gram(source.take(cols))
+                state.update(where, cols, block.masked_fill(~wanted[where], -torch.inf))
+                count += block.numel()
         found.append(state.result)
     values, indices = (torch.cat(parts) for parts in zip(*found))
     return Extremes(values, indices, count)
@@ -196,7 +198,7 @@ class _Search:
     def __init__(self, tile, bounds, rule, sign, screen):
         self.tile, self.rule, self.sign, self.screen = tile, rule, sign, screen
         self.bounds = bounds if sign > 0 else bounds.negated()
-        self.large = tile * tile // 4  # smaller blocks are computed without a screen
+        self.screen_from = tile * tile // 4  # entries; smaller blocks are computed at once
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sys.getsizeof(self.bounds)
@@ -247,14 +249,15 @@ class _Panel:
 
     def decide(self, where, cols, upper):
         """Evaluate those entries among some rows and columns that their bounds leave open."""
-        r, c = _open(upper, self.limits[where])
+        r, c = rows_and_columns(upper >= self.limits[where, None])
         if len(r) == 0:
             return
         where, cols, upper = where[r], cols[c], upper[r][:, c]
         left, right = self.features.take(where), self.source.take(cols)
-        if self.search.screen is not None and len(where) * len(cols) >= self.search.large:
+        large = len(where) * len(cols) >= self.search.screen_from
+        if self.search.screen is not None and large:
             rough = self.search.screen.upper(left, right, self.rows[where], cols, self.search.sign)
-            r, c = _open(torch.minimum(upper, rough), self.limits[where])
+            r, c = rows_and_columns(torch.minimum(upper, rough) >= self.limits[where, None])
             where, cols, left, right = where[r], cols[c], left.take(r), right.take(c)
         if len(where):
             self.evaluate(where, cols, left, right)
@@ -267,9 +270,3 @@ class _Panel:
             block = -block
         own = self.rows[where][:, None] == cols
         self.rule.update(where, cols, block.masked_fill(own, -torch.inf))
-
-
-def _open(upper, limits):
-    """Rows and columns with an entry that its bound leaves open."""
-    mask = upper >= limits[:, None]
-    return mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]

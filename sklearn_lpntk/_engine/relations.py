@@ -2,7 +2,7 @@
 
 import torch
 
-from .bounds import Bounds
+from .bounds import Bounds, rows_and_columns
 from .features import slices
 from .reductions import panel_rows
 from .task import Task
@@ -52,7 +52,7 @@ def _count(source, bounds, thresholds, step, panel):
         pairs = torch.arange(panel.start, panel.stop, device=order.device)[:, None]
         pairs = pairs < torch.arange(tile.start, tile.stop, device=order.device)  # each once
         open_ = (level != _level(high, *limits)) & pairs
-        r, c = open_.any(1).nonzero()[:, 0], open_.any(0).nonzero()[:, 0]
+        r, c = rows_and_columns(open_)
         if len(r):
             block = features.take(r).gram(source.take(cols[c]))
             n_evaluated += block.numel()
@@ -70,9 +70,10 @@ def _limits(bounds, rows, cols, thresholds, scale):
     Multiples of the larger and the smaller squared norm, in units of ``scale``; infinite where
     one of them is zero.
     """
-    x, y = (bounds.diagonal[index].double() / scale for index in (rows, cols))
+    x, y = (bounds.diagonal[index].double() for index in (rows, cols))
     large, small = torch.maximum(x[:, None], y), torch.minimum(x[:, None], y)
     nothing = small <= 0
+    large, small = large / scale, small / scale
     return (
         (thresholds[0] * large).masked_fill_(nothing, torch.inf).to(bounds.diagonal.dtype),
         (thresholds[1] * small).masked_fill_(nothing, torch.inf).to(bounds.diagonal.dtype),

@@ -8,6 +8,7 @@ the rows of the samples that are next by now; most of them are asked for soon.
 import numpy as np
 import torch
 
+from .bounds import rows_and_columns
 from .features import slices
 
 AHEAD = 64
@@ -70,8 +71,7 @@ class SpeculativeRows:
         features = self._source.take(rows)
         for tile in slices(len(order), self._operator._tile):
             cols = order[tile]
-            open_ = self._bounds.upper(rows, cols) >= least[cols]
-            r, c = open_.any(1).nonzero()[:, 0], open_.any(0).nonzero()[:, 0]
+            r, c = rows_and_columns(self._bounds.upper(rows, cols) >= least[cols])
             if len(r):
                 block = features.take(r).gram(self._source.take(cols[c]))
                 out[r[:, None], cols[c]] = block

@@ -12,7 +12,7 @@ import time
 import torch
 
 from .bounds import SLACK
-from .factors import Dense, Lookup, Outer
+from .factors import Dense, Lookup, Outer, alike
 from .session import full_precision
 
 UNIT = 2.0**-8
@@ -27,7 +27,7 @@ class Screen:
 
     def __init__(self, bounds):
         self.scale = bounds.scale
-        self._slack = (SLACK * bounds.diagonal.clamp(min=0)).sqrt()
+        self._slack = SLACK**0.5 * bounds.magnitudes
 
     @classmethod
     def of(cls, operator, bounds, wanted):
@@ -41,8 +41,8 @@ class Screen:
         out = left.v.new_zeros(left.n_samples, right.n_samples)
         errors = [self._slack[rows]], [self._slack[cols]]
         with full_precision(left.device):
-            for key in left.factors.keys() & right.factors.keys():
-                pair = left.factors[key], right.factors[key]
+            for key in (key for key in left.factors if key in right.factors):
+                pair = alike([left.factors[key], right.factors[key]])
                 found = _rough(*pair)
                 if found is None:
                     pair[0].add_gram(pair[1], out)

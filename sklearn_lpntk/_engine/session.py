@@ -91,8 +91,12 @@ class _MatmulPrecision:
     def at_its_highest(self):
         with self._lock:
             if self._users == 0:
-                self._callers = torch.get_float32_matmul_precision()
+                self._callers = (
+                    torch.get_float32_matmul_precision(),
+                    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+                )
                 torch.set_float32_matmul_precision("highest")
+                torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
             self._users += 1
         try:
             yield
@@ -100,7 +104,9 @@ class _MatmulPrecision:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    torch.set_float32_matmul_precision(self._callers)
+                    precision, reduced = self._callers
+                    torch.set_float32_matmul_precision(precision)
+                    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = reduced
 
 
 _MATMUL = _MatmulPrecision()

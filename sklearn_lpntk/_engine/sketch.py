@@ -1,29 +1,30 @@
 """Random sketches: features in a few thousand numbers whose inner products are unbiased.
 
-Two ways, chosen layer by layer by what costs less:
+Two maps, chosen for each layer by its size:
 
 * *Rotated count sketch* of the written-out gradient: cut it into pieces of ``n_components``
   columns, give every column a random sign and every piece a random rotation, and add the
   pieces up. Two columns meet with probability at most ``1 / n_components``, as under a
   count sketch, so its variance holds; but the additions run along memory.
-* *TensorSketch* of ``sum_t g_t a_t^T``: count sketches of g_t and of a_t, convolved by a fast
-  Fourier transform, so that the outer product is never written out.
+* *TensorSketch* of ``sum_t g_t a_t^T`` for large layers: count sketches of g_t and of a_t,
+  convolved by a fast Fourier transform, so that the outer product is never written out; or,
+  for many positions, the sum written out and its columns added where that would put them.
 """
 
+import hashlib
 import math
-import zlib
 
 import numpy as np
 import torch
 
 from .factors import Dense, Lookup, Outer
-from .features import Features
+from .features import Features, slices
 from .session import full_precision
 
 WRITTEN_OUT = 2**24  # entries of a gradient that are written out at once
 # nanoseconds on one core, measured: an entry of a gradient, what each position adds to that,
-# and one number in a transform, which costs this times its logarithm
-ENTRY, POSITION, TRANSFORM = 1.5, 0.02, 0.13
+# an entry added at random, and one number in a transform (times its logarithm)
+ENTRY, POSITION, RANDOM, TRANSFORM = 1.5, 0.02, 3.0, 0.13
 
 
 class Sketch:
@@ -55,31 +56,50 @@ class Sketch:
         out = features.v.new_zeros(rows, self.n_components)
         with full_precision(features.device):
             for key, factor in features.factors.items():
-                if isinstance(factor, Lookup):
-                    self._add_lookup(key, factor, out)
-                elif isinstance(factor, Outer) and self._is_large(factor):
-                    self._add_transformed(key, factor, out)
-                else:
-                    self._add_written_out(key, factor, out)
+                self._add(key, factor, out)
         return Features({"sketch": Dense(out, features.n_cotangents)}, features.v)
 
-    def _is_large(self, factor):
-        n_positions, m = len(factor.a), self.n_components
-        transform = (2 * n_positions + 1) * m * math.log2(m + 1) * TRANSFORM
-        return 2 * transform < factor.n_columns * (ENTRY + POSITION * n_positions)
+    def _add(self, key, factor, out):
+        if isinstance(factor, Lookup):
+            self._add_lookup(key, factor, out)
+        elif factor.outer is None or not self._is_large(*factor.outer):
+            self._add_pieces(key, factor, out)
+        elif isinstance(factor, Outer) and self._is_short(factor):
+            self._add_convolved(key, factor, out)
+        else:
+            self._add_scattered(key, factor, out)
+
+    def _is_large(self, width, depth):
+        """Whether a layer takes a TensorSketch; the same in every batch, whatever it holds."""
+        return 12 * self._transform_cost < ENTRY * width * depth
+
+    @property
+    def _transform_cost(self):
+        return TRANSFORM * self.n_components * math.log2(self.n_components + 1)
+
+    def _is_short(self, factor):
+        """Whether transforms of all positions cost less than writing their sum out."""
+        n_positions = len(factor.a)
+        written = factor.n_columns * (RANDOM + POSITION * n_positions)
+        return (2 * n_positions + 1) * self._transform_cost < written
 
     # -- rotated count sketch -------------------------------------------------------------
 
-    def _add_written_out(self, key, factor, out):
-        R, m = factor.n_cotangents, self.n_components
+    def _add_pieces(self, key, factor, out):
         signs, shifts = self._columns(key, factor.n_columns, out)
+        starts = range(0, factor.n_columns, self.n_components)
+        for phi, part in self._written_out(factor, out):
+            for start, shift in zip(starts, shifts):
+                stop = start + self.n_components
+                _add_rotated(phi[:, start:stop], signs[start:stop], shift, part)
+
+    @staticmethod
+    def _written_out(factor, out):
+        """Gradients of a few samples at a time, and the rows of ``out`` that are theirs."""
+        R = factor.n_cotangents
         step = max(1, WRITTEN_OUT // (factor.n_columns * R))
-        for first in range(0, factor.n_samples, step):
-            rows = slice(first, min(first + step, factor.n_samples))
-            phi = factor.take(rows).materialise().phi
-            part = out[rows.start * R : rows.stop * R]
-            for start, shift in zip(range(0, factor.n_columns, m), shifts):
-                _add_rotated(phi[:, start : start + m], signs[start : start + m], shift, part)
+        for rows in slices(factor.n_samples, step):
+            yield factor.take(rows).materialise().phi, out[rows.start * R : rows.stop * R]
 
     def _columns(self, key, n_columns, like):
         def draw(rng):
@@ -100,29 +120,41 @@ class Sketch:
 
     # -- TensorSketch ---------------------------------------------------------------------
 
-    def _add_transformed(self, key, factor, out):
-        R, m = factor.n_cotangents, self.n_components
-        total = 0
+    def _add_convolved(self, key, factor, out):
+        R, total = factor.n_cotangents, 0
+        hashes = [self._hash(key, what, n, out) for what, n in zip("ga", factor.outer)]
         for a, g in zip(factor.a, factor.g):
-            spectrum = torch.fft.rfft(self._count(key, "a", a)).repeat_interleave(R, 0)
-            total = total + spectrum * torch.fft.rfft(self._count(key, "g", g))
-        out += torch.fft.irfft(total, n=m)
+            spectrum = torch.fft.rfft(self._count(a, *hashes[1])).repeat_interleave(R, 0)
+            total = total + spectrum * torch.fft.rfft(self._count(g, *hashes[0]))
+        out += torch.fft.irfft(total, n=self.n_components)
 
-    def _count(self, key, what, x):
+    def _add_scattered(self, key, factor, out):
+        """The same map, applied to the written-out sum."""
+        (g_signs, g_target), (a_signs, a_target) = (
+            self._hash(key, what, n, out) for what, n in zip("ga", factor.outer)
+        )
+        target = ((g_target[:, None] + a_target) % self.n_components).reshape(-1)
+        signs = (g_signs[:, None] * a_signs).reshape(-1)
+        for phi, part in self._written_out(factor, out):
+            part.index_add_(1, target, phi * signs)
+
+    def _count(self, x, signs, target):
         """Count sketch of the rows of a matrix."""
-
-        def draw(rng):
-            target = rng.integers(self.n_components, size=x.shape[1])
-            return _signs(rng, x.shape[1], x), torch.from_numpy(target).to(x.device)
-
-        signs, target = self._drawn(key, what, draw)
         out = x.new_zeros(len(x), self.n_components)
         return out.index_add_(1, target, x * signs)
+
+    def _hash(self, key, what, n, like):
+        def draw(rng):
+            target = torch.from_numpy(rng.integers(self.n_components, size=n))
+            return _signs(rng, n, like), target.to(like.device)
+
+        return self._drawn(key, what, draw)
 
     def _drawn(self, key, what, draw):
         if (key, what) not in self._draws:
             # a child of the seed by the layer's name: independent of which layers a batch has
-            child = zlib.crc32(key.encode()), zlib.crc32(what.encode())
+            name = hashlib.blake2b(f"{key}\0{what}".encode(), digest_size=16).digest()
+            child = np.frombuffer(name, dtype=np.uint32).tolist()
             sequence = np.random.SeedSequence(self.seed, spawn_key=child)
             self._draws[key, what] = draw(np.random.default_rng(sequence))
         return self._draws[key, what]

@@ -26,7 +26,7 @@ class Source:
     """
 
     in_memory = False
-    computes = False  # with the network, which threads can't share
+    uses_network = False  # which threads can't share
 
     def __init__(self, like, n_samples):
         self.n_samples = n_samples
@@ -44,7 +44,7 @@ class Subset(Source):
     def __init__(self, source, index):
         super().__init__(source, len(index))
         self.source, self.index = source, index.to(source.device)
-        self.in_memory, self.computes = source.in_memory, source.computes
+        self.in_memory, self.uses_network = source.in_memory, source.uses_network
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sys.getsizeof(self.source)
@@ -56,15 +56,15 @@ class Subset(Source):
 class Recomputed(Source):
     """Features that are computed anew at every use, by a forward and a backward pass.
 
-    ``n_passes`` counts the samples that went through the network since.
+    ``n_samples_passed`` counts the samples that went through the network since.
     """
 
-    computes = True
+    uses_network = True
 
     def __init__(self, extractor, X, y, sketch, like):
         super().__init__(like, n_rows(X))
         self._extractor, self._X, self._y, self._sketch = extractor, X, y, sketch
-        self.n_passes = 0
+        self.n_samples_passed = 0
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sys.getsizeof(self._extractor) + sys.getsizeof(self._X)
@@ -72,7 +72,7 @@ class Recomputed(Source):
     def take(self, rows):
         rows = rows if isinstance(rows, slice) else rows.cpu().numpy()
         X, y = take(self._X, rows), self._y[rows]
-        self.n_passes += n_rows(X)
+        self.n_samples_passed += n_rows(X)
         # checked when they were computed first
         batches = self._extractor.batches(X, y, self._sketch, checked=True)
         return Features.cat(list(batches))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -47,7 +48,8 @@ class Store:
     """
 
     def __init__(self, path, identity, n_samples, batch_size):
-        self.path, self.n_samples, self.batch_size = Path(path), n_samples, batch_size
+        self.path = Path(path).absolute()
+        self.n_samples, self.batch_size = n_samples, batch_size
         self.identity = {"format": str(FORMAT), "n_samples": str(n_samples)} | identity
         self.path.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(self.path / "lock"):
@@ -80,10 +82,11 @@ class Store:
     def _write_manifest(self):
         content = {"identity": self.identity, "shard_rows": self.shard_rows, "plan": self.plan}
         text = json.dumps(content | {"checksum": _checksum(_json(content))}, indent=1)
-        write_whole(self.path / "manifest.json", text.encode())
+        self._write(self.path / "manifest.json", text.encode())
 
     def _refuse_other_files(self):
-        others = sorted(p.name for p in self.path.iterdir() if p.name != "lock")
+        mine = {"lock", *self.path.glob("manifest.json.*.tmp")}  # of a process that was killed
+        others = sorted(p.name for p in self.path.iterdir() if not {p, p.name} & mine)
         if others:
             raise ValueError(
                 f"store={str(self.path)!r} is no store, but it is not empty: it holds "
@@ -91,12 +94,12 @@ class Store:
             )
 
     def _check_identity(self, found):
-        names = [k for k, v in self.identity.items() if found.get(k) != v]
-        if names:
+        differing = [k for k, v in self.identity.items() if found.get(k) != v]
+        if differing:
+            what = ", ".join(_difference(k, found.get(k), self.identity[k]) for k in differing)
             raise StoreMismatchError(
-                f"The store {self.path} holds the features of something else: the "
-                f"{_listed(names)} differ. Pass another folder, or delete this one to compute "
-                "its features again."
+                f"The store {self.path} holds the features of something else. What differs: "
+                f"{what}. Pass another folder, or delete this one to compute its features again."
             )
 
     def _adopt(self, manifest):
@@ -106,12 +109,24 @@ class Store:
 
     # -- shards ---------------------------------------------------------------------------
 
-    def settle(self, plan, sample_bytes):
-        """Agree on the rule plan and the shard size with whoever uses the store.
+    def begin(self, sample_bytes):
+        """Choose the size of the shards, unless another process has."""
+        with wait_for_lock(self.path / "lock"):
+            self._adopt(self._read_manifest())
+            if self.plan is None:
+                large = SHARD_BYTES // (sample_bytes * self.batch_size)
+                small = self.n_samples // (SHARDS * self.batch_size)
+                self.shard_rows = max(1, min(large, small)) * self.batch_size
+                self.plan = []
+                self._write_manifest()
+                self._folder.mkdir(exist_ok=True)
+
+    def merge(self, plan):
+        """Agree on the rule plan with whoever uses the store.
 
         Parameters
         ----------
-        plan : list of str
+        plan : iterable of str
             Parameters that take the autograd rule.
 
         Returns
@@ -122,18 +137,15 @@ class Store:
         """
         with wait_for_lock(self.path / "lock"):
             self._adopt(self._read_manifest())
-            if self.shard_rows is None:
-                large = SHARD_BYTES // (sample_bytes * self.batch_size)
-                small = self.n_samples // (SHARDS * self.batch_size)
-                self.shard_rows = max(1, min(large, small)) * self.batch_size
-            merged = sorted({*plan, *(self.plan or [])})
+            merged = sorted({*plan, *self.plan})
             if merged != self.plan:
                 self.plan = merged
                 self._write_manifest()
                 for old in self.path.glob("shards-*"):
                     if old != self._folder:
                         shutil.rmtree(old, ignore_errors=True)
-            self._folder.mkdir(exist_ok=True)
+            if not self._folder.exists():
+                self._folder.mkdir()
         return self.plan
 
     @property
@@ -159,27 +171,33 @@ class Store:
     def drop_damaged(self):
         """Delete the shards that are not what was written; their file names."""
         damaged = []
-        for file in self._folder.glob("*-*.shard"):
-            if _checksum(file.read_bytes()) != file.stem[7:]:
-                damaged.append(file.name)
-                file.unlink(missing_ok=True)
-        return sorted(damaged)
+        for file in sorted(self._folder.glob("*-*.shard")):
+            with suppress(FileNotFoundError):  # another process may be at it too
+                if _checksum(file.read_bytes()) != file.stem[7:]:
+                    file.unlink()
+                    damaged.append(file.name)
+        return damaged
 
     def claim(self, number):
         """Lock of a shard, as a context manager: False where another process holds it."""
         return try_lock(self._folder / f"{number:06d}.lock")
 
     def write(self, number, features):
-        """Add a shard; whole, or not at all.
+        """Add a shard that was claimed; whole, or not at all.
 
         Raises
         ------
         OSError
             If the disk is full, with how much is done and how much there is to come.
         """
+        for left in self._folder.glob(f"{number:06d}-*.tmp"):
+            left.unlink(missing_ok=True)  # of a process that was killed
         data = pack(features)
+        self._write(self._folder / f"{number:06d}-{_checksum(data)}.shard", data)
+
+    def _write(self, file, data):
         try:
-            write_whole(self._folder / f"{number:06d}-{_checksum(data)}.shard", data)
+            write_whole(file, data)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -248,6 +266,10 @@ def _checksum(data):
     return f"{zlib.crc32(data):08x}"
 
 
-def _listed(names):
-    names = [name.replace("_", " ") for name in names]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+def _difference(name, stored, asked):
+    """A part of the identity, with its values where they are no digests."""
+    if name in ("network", "data X", "labels y", "parameters"):
+        return name
+    if name == "kernel":  # its name, without the digest of its code
+        stored, asked = str(stored).split()[0], asked.split()[0]
+    return f"{name} ({stored}, asked for {asked})"

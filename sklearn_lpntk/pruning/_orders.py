@@ -14,7 +14,6 @@ from .._engine.rows import SpeculativeRows
 from .._engine.task import Task
 from .._features import extract, make_extractor, operator_of, store_path, workers_of
 from .._nets import logits_module
-from .._parallel import parallel_map
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
 from ._selection import interleave
@@ -70,9 +69,9 @@ class Samples:
         kernel = self.options["kernel"] if kernel is None else kernel
         return self._features(kernel, self.options["n_components"], self.options["store"])
 
-    def exact_operator(self):
-        """The kernel without a sketch, for what `operator` finds."""
-        return self._features(self.options["kernel"], None, None)
+    def exact_operator(self, kernel=None):
+        """The kernel without a sketch."""
+        return self._features(self.options["kernel"] if kernel is None else kernel, None, None)
 
     def _features(self, kernel, n_components, store):
         key = id(kernel), n_components
@@ -100,19 +99,14 @@ class Samples:
 
     def reduce(self, function, operator, *args, **options):
         """A reduction over an operator, its tiles on the workers."""
-        options |= workers_of(operator, self.options["n_jobs"])
+        options |= workers_of(operator, n_jobs=self.options["n_jobs"])
         screened = self.options["precision"] == "screened"
         return function(operator, *args, screened=screened, **options)
 
     def per_class(self, function, *args):
         """``function(*args, class indices)`` for every class, on the workers."""
-        workers = parallel_map(self.options["n_jobs"])
-        run = map if workers is None or not self._can_share(workers) else workers
+        run = workers_of(*self._operators.values(), n_jobs=self.options["n_jobs"]).get("map", map)
         return list(run(Task(function, *args), self.classes))
-
-    def _can_share(self, workers):
-        computes = [o for o in self._operators.values() if not o._in_threads]
-        return not (workers.in_threads and computes)
 
 
 @dataclass
@@ -215,7 +209,7 @@ def el2n(samples):
 
 def grand(samples):
     """Norm of the loss gradient: the smallest go first."""
-    return _rising(np.sqrt(samples.operator("loss_gradient").diag()))
+    return _rising(np.sqrt(samples.exact_operator("loss_gradient").diag()))
 
 
 def _rising(scores):

@@ -120,15 +120,20 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     n_components : int, default=None
         Compare sketches of this size instead of the features themselves, for nets whose factors
         exceed the memory; see :func:`~sklearn_lpntk.kernels.empirical_ntk` for the error.
+        For the strategies that compare pairs by the kernel: not for ``"grand"``, which takes exact
+        norms, and those that use no kernel.
     refine : bool, default=False
         Compute exactly what the sketch finds: of each sample the ten most redundant pairs, for
-        ``"redundant"`` and ``"redundant+head"``. A score is then at most the exact one.
-    precision : {"exact", "screened"}, default="exact"
-        With ``"screened"`` products in bfloat16 decide which entries of the kernel must be
-        computed; the result is the same. It pays where most pairs are close.
+        ``"redundant"`` and ``"redundant+head"``; other strategies take no notice. A score is
+        then at most the exact one. The exact features are kept in memory, or computed anew.
+    precision : {"full", "screened"}, default="full"
+        With ``"screened"`` products in bfloat16 decide which redundancies must be computed in
+        the precision of the net; the result is the same. It pays where bounds leave most
+        pairs open; where bfloat16 is no faster it is not used.
     store : path-like, default=None
-        A folder that keeps the features between runs, for more than fit into memory. One of
-        another net or data set is refused, so in a grid search use ``memory`` instead.
+        A folder that keeps the features between runs, for more than fit into memory. With
+        ``n_components`` it needs an int ``random_state``. One of another net or data set is
+        refused, as that of each fold is: in a grid search use ``memory`` instead.
 
     Attributes
     ----------
@@ -223,7 +228,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         "verbose": ["verbose"],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "refine": ["boolean"],
-        "precision": [StrOptions({"exact", "screened"})],
+        "precision": [StrOptions({"full", "screened"})],
         "store": [str, os.PathLike, None],
     }
 
@@ -244,7 +249,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         verbose=0,
         n_components=None,
         refine=False,
-        precision="exact",
+        precision="full",
         store=None,
     ):
         self.estimator = estimator
@@ -361,7 +366,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
             pruner._validate_params()
-            pruner._check_recipe()
+            pruner._check_parameters()
         decide_only = all(pruner._decides_only for pruner in path)
         found = clone(self)._select(X, y, None, decide_only=decide_only)
         return (np.flatnonzero(pruner._kept(found)) for pruner in path)
@@ -406,6 +411,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     def _check_parameters(self):
         self._check_recipe()
+        seeded = isinstance(self.random_state, Integral)
+        if self.store is not None and self.n_components is not None and not seeded:
+            raise ValueError(
+                f"store= keeps a sketch, which random_state={self.random_state} draws anew in "
+                "every fit, so that it would be refused. Pass an int random_state."
+            )
         if self.refine and self.n_components is None:
             raise ValueError(
                 "refine=True computes exactly what a sketch finds; without n_components there is "

@@ -39,10 +39,10 @@ class Scored:
     kept: np.ndarray | None = None
 
 
-def score_samples(net, X, y, strategy, options, how, *, seed, memory, progress):
+def score_samples(net, X, y, strategy, options, cost_options, *, seed, memory, progress):
     """Train the net where the strategy needs one, and order the samples by the strategy.
 
-    ``options`` are what the order depends on, ``how`` what changes its cost only.
+    ``options`` are what the order depends on, ``cost_options`` change only what it costs.
     """
     seeds = np.random.SeedSequence(int(seed)).spawn(3)
     net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
@@ -55,7 +55,7 @@ def score_samples(net, X, y, strategy, options, how, *, seed, memory, progress):
             fitted, net_key = trained(net, X, columns, net_seed, memory)
         inputs = net_input(fitted, X)
     sketch_seed = int(seeds[2].generate_state(1)[0])
-    samples = Samples(fitted, inputs, X, columns, options | how, rng, sketch_seed)
+    samples = Samples(fitted, inputs, X, columns, options | cost_options, rng, sketch_seed)
     key = "order", *net_key, strategy, options, rng.bit_generator.state
     with _stage(progress, f"order samples by {strategy}"):
         ordering = cached(memory, _order, key, strategy, samples)

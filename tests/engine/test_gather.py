@@ -88,7 +88,7 @@ class TestRecomputed:
         panel, source = operator._panel, operator._features
         operator.toarray()
         expected = sum(range(N, 0, -panel))
-        assert sum(counts) == source.n_passes == expected
+        assert sum(counts) == source.n_samples_passed == expected
         assert 48 <= panel < N
         assert (panel + operator._tile) * source.sample_bytes <= 0.2 * 2**20 / 2
 
@@ -98,7 +98,7 @@ class TestRecomputed:
             with sklearn.config_context(working_memory=working_memory):
                 operator = empirical_ntk(make_net(), X, y)
             operator.toarray()
-            passes.append(operator._features.n_passes)
+            passes.append(operator._features.n_samples_passed)
         assert passes == sorted(passes, reverse=True)
         assert passes[0] > 2 * passes[-1]
         assert passes[-1] == N

@@ -103,7 +103,9 @@ def test_matmul_of_factored_embeddings_and_several_cotangents(sequences):
 
 
 def test_working_memory_bounds_the_tiles(operator):
-    assert KernelOperator(operator._features, working_memory=1)._tile == 256
+    assert KernelOperator(operator._features, working_memory=1)._tile == 16  # 14 kB a sample
+    thin = Features({"a": Dense(torch.zeros(9, 3), 1)}, torch.zeros(9, 1, 1))
+    assert KernelOperator(thin, working_memory=1)._tile == 256
     assert KernelOperator(operator._features, working_memory=1024)._tile == 528
 
 

@@ -301,9 +301,13 @@ class TestErrors:
     def test_several_cotangents_are_refused(self):
         net, X, _ = TRAPS["lenet5"]()
         with pytest.raises(ValueError, match="10 cotangents a sample"):
-            sample_relations(empirical_ntk(net, X, kernel="entk"))
+            sample_relations(
+                empirical_ntk(net, X, kernel="entk"), threshold=0.5, threshold_unrelated=0.1
+            )
 
-    @pytest.mark.parametrize("thresholds", [(0, 0), (1.5, 0.1), (0.5, 0.6), (0.5, -0.1)])
+    @pytest.mark.parametrize(
+        "thresholds", [(0, 0), (1.5, 0.1), (0.5, 0.6), (0.5, -0.1), ("a", 0.1), (0.5, None)]
+    )
     def test_thresholds(self, thresholds):
         with pytest.raises(ValueError, match="0 <= threshold_unrelated <= threshold <= 1"):
             sample_relations(
@@ -314,9 +318,9 @@ class TestErrors:
         net, X, _ = TRAPS["lenet5"]()
         y = torch.arange(len(X))
         with pytest.raises(ValueError, match="compares two"):
-            sample_relations(empirical_ntk(net, X, y, X, y))
+            sample_relations(empirical_ntk(net, X, y, X, y), threshold=0.5, threshold_unrelated=0.1)
         with pytest.raises(TypeError, match="KernelOperator"):
-            sample_relations(np.eye(3))
+            sample_relations(np.eye(3), threshold=0.5, threshold_unrelated=0.1)
 
 
 def test_public_relations_add_up():

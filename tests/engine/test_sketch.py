@@ -25,47 +25,55 @@ def heavy(*shape):
     return draw(*shape) ** 5
 
 
-# factors, and which of the ways they take
+# factors, and which of the ways they take at 64 components
 CASES = {
-    "dense": (lambda: Dense(draw(N, 700), 1), "written out"),
-    "dense, heavy tails": (lambda: Dense(heavy(N, 700), 1), "written out"),
-    "dense, fewer columns than components": (lambda: Dense(draw(N, 20), 1), "written out"),
-    "dense, two cotangents": (lambda: Dense(draw(2 * N, 300), 2), "written out"),
-    "outer, small": (lambda: Outer(draw(1, N, 9), draw(1, N, 8), 1), "written out"),
-    "outer": (lambda: Outer(draw(1, N, 160), draw(1, N, 90), 1), "transformed"),
-    "outer, heavy tails": (lambda: Outer(heavy(1, N, 160), heavy(1, N, 90), 1), "transformed"),
+    "dense": (lambda: Dense(draw(N, 700), 1), "pieces"),
+    "dense, heavy tails": (lambda: Dense(heavy(N, 700), 1), "pieces"),
+    "dense, fewer columns than components": (lambda: Dense(draw(N, 20), 1), "pieces"),
+    "dense, two cotangents": (lambda: Dense(draw(2 * N, 300), 2), "pieces"),
+    "outer, small": (lambda: Outer(draw(1, N, 9), draw(1, N, 8), 1), "pieces"),
+    "outer": (lambda: Outer(draw(1, N, 160), draw(1, N, 90), 1), "convolved"),
+    "outer, heavy tails": (lambda: Outer(heavy(1, N, 160), heavy(1, N, 90), 1), "convolved"),
     "outer, several positions": (
         lambda: Outer(draw(3, N, 200), draw(3, N, 120), 1),
-        "transformed",
+        "convolved",
     ),
-    "outer, two cotangents": (lambda: Outer(draw(1, N, 160), draw(1, 2 * N, 90), 2), "transformed"),
+    "outer, two cotangents": (lambda: Outer(draw(1, N, 160), draw(1, 2 * N, 90), 2), "convolved"),
+    "outer, many positions": (lambda: Outer(draw(30, N, 20), draw(30, N, 24), 1), "scattered"),
+    "outer, written out": (
+        lambda: Outer(draw(3, N, 20), draw(3, N, 24), 1).materialise(),
+        "scattered",
+    ),
     "embedding": (
         lambda: Lookup(torch.randint(50, (3, N)), draw(3, N, 16), 1, 50),
-        "looked up",
+        "lookup",
     ),
     "embedding, two cotangents": (
         lambda: Lookup(torch.randint(50, (3, N)), draw(3, 2 * N, 16), 2, 50),
-        "looked up",
+        "lookup",
     ),
 }
-LIMITS = {"written out": 2, "looked up": 2, "transformed": 11}
+LIMITS = {"pieces": 2, "lookup": 2, "convolved": 11, "scattered": 11}
 
 
-def way_taken(sketch, factor):
-    if isinstance(factor, Lookup):
-        return "looked up"
-    large = isinstance(factor, Outer) and sketch._is_large(factor)
-    return "transformed" if large else "written out"
+def way_taken(sketch, factor, monkeypatch):
+    """The method that adds a factor, by its name."""
+    taken = []
+    for way in LIMITS:
+        monkeypatch.setattr(sketch, f"_add_{way}", lambda *a, way=way: taken.append(way))
+    sketch._add("a", factor, None)
+    monkeypatch.undo()
+    return taken[0]
 
 
 @pytest.mark.parametrize("m", [64, 61])
 @pytest.mark.parametrize("case", CASES)
-def test_unbiased_with_the_documented_error(case, m):
+def test_unbiased_with_the_documented_error(case, m, monkeypatch):
     torch.manual_seed(1)
     make, way = CASES[case]
     factor = make()
     features = Features({"a": factor}, torch.zeros(N, factor.n_cotangents, 1).double())
-    assert way_taken(Sketch(m, 0), factor) == way
+    assert way_taken(Sketch(m, 0), factor, monkeypatch) == way
     exact = features.gram(features)
     draws = []
     for seed in range(300):
@@ -87,6 +95,37 @@ def test_a_lookup_is_sketched_as_if_written_out():
     sparse = Sketch(64, 0)(Features({"a": factor}, v))
     written = Sketch(64, 0)(Features({"a": factor.materialise()}, v))
     torch.testing.assert_close(sparse.materialise(), written.materialise())
+
+
+def test_one_map_whatever_the_batch_holds():
+    """Another number of positions, or the sum written out: the sketch of a layer is the same."""
+    few = Outer(draw(1, N, 20), draw(1, N, 24), 1)
+    many = Outer(draw(30, N, 20), draw(30, N, 24), 1)
+    v = torch.zeros(N, 1, 1).double()
+    a, b, c = (Features({"a": f}, v) for f in (few, many, few.materialise()))
+    sketch = Sketch(64, 0)
+    torch.testing.assert_close(sketch(a).materialise(), sketch(c).materialise())
+    exact = a.gram(b)
+    draws = torch.stack([Sketch(64, s)(a).gram(Sketch(64, s)(b)) for s in range(200)])
+    norms = a.diagonal().sqrt()[:, None] * b.diagonal().sqrt()
+    limit = (11 / 64) ** 0.5
+    assert ((draws.mean(0) - exact) / norms).abs().max() < 5 * limit / 200**0.5
+
+
+def test_layers_whose_names_share_a_checksum():
+    """CRC-32 of these two words is the same; equal signs would add a bias."""
+    net = Wrap(
+        lambda self, x: self.plumless(x) + self.buckeroo(x),
+        plumless=nn.Linear(5, 3),
+        buckeroo=nn.Linear(5, 3),
+    ).double()
+    X = torch.randn(6, 5).double()
+    draws = [
+        empirical_ntk(net, X, kernel="pntk", n_components=8, random_state=seed).diag()
+        for seed in range(400)
+    ]
+    exact = empirical_ntk(net, X, kernel="pntk").diag()
+    np.testing.assert_allclose(np.mean(draws, axis=0), exact, rtol=0.12)
 
 
 def test_columns_of_one_piece_never_meet():

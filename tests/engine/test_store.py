@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_lpntk._engine import gather as gather_module
 from sklearn_lpntk._engine import store as store_module
+from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.shards import pack, unpack
+from sklearn_lpntk._locks import wait_for_lock
 from sklearn_lpntk.exceptions import AutogradRuleWarning, DamagedStoreWarning, StoreMismatchError
 from sklearn_lpntk.kernels import empirical_ntk
 
@@ -51,9 +55,17 @@ def shards(path):
     return sorted(Path(path).rglob("*.shard"))
 
 
-def forward_passes(net, counts):
-    net.register_forward_pre_hook(lambda module, args: counts.append(len(args[0])))
-    return net
+@pytest.fixture
+def passed(monkeypatch):
+    """Numbers of samples in the batches that went through the network."""
+    counts, batch = [], Extractor._batch
+
+    def counted(self, x, y, check, first):
+        counts.append(len(y))
+        return batch(self, x, y, check, first)
+
+    monkeypatch.setattr(Extractor, "_batch", counted)
+    return counts
 
 
 # -- what it holds ------------------------------------------------------------------------
@@ -134,35 +146,36 @@ def test_data_are_read_in_slices(tmp_path):
 # -- resuming -----------------------------------------------------------------------------
 
 
-def test_what_is_done_is_not_done_again(tmp_path):
-    passes = []
+def test_what_is_done_is_not_done_again(tmp_path, passed):
     stored(tmp_path)
+    assert passed == 11 * [8]  # the first batch tells how large the shards are
     assert len(shards(tmp_path)) == 10
-    stored(tmp_path, net=forward_passes(make_net(), passes))
-    assert passes == []
+    passed.clear()
+    stored(tmp_path)
+    assert passed == []
     for file in shards(tmp_path)[2:5]:
         file.unlink()
-    stored(tmp_path, net=forward_passes(make_net(), passes))
-    assert len(passes) > 0
+    stored(tmp_path)
+    assert passed == 3 * [8]
     assert len(shards(tmp_path)) == 10
 
 
-def test_interrupted_in_the_middle(tmp_path, expected):
+def test_interrupted_in_the_middle(tmp_path, expected, monkeypatch):
     """An exception during the fourth shard leaves three, and no other file."""
-    net, seen = make_net(), []
 
-    def stop(module, args):
-        seen.append(len(args[0]))
+    def stop(self, *args):
         if len(shards(tmp_path)) == 3:
             raise KeyboardInterrupt
+        return batch(self, *args)
 
-    handle = net.register_forward_pre_hook(stop)
+    batch = Extractor._batch
+    monkeypatch.setattr(Extractor, "_batch", stop)
     with pytest.raises(KeyboardInterrupt):
-        stored(tmp_path, net=net)
-    handle.remove()
+        stored(tmp_path)
+    monkeypatch.undo()
     assert len(shards(tmp_path)) == 3
     assert not list(tmp_path.rglob("*.tmp"))
-    np.testing.assert_array_equal(stored(tmp_path, net=net).toarray(), expected)
+    np.testing.assert_array_equal(stored(tmp_path).toarray(), expected)
 
 
 SCRIPT = """
@@ -222,18 +235,23 @@ def test_two_processes_share_the_work(tmp_path, expected):
     assert len(shards(tmp_path)) == 10
 
 
-def test_a_rule_refuted_in_a_later_shard(tmp_path):
-    """The shards under the old plan are deleted, and those who come later know the new one."""
+def branching():
+    """Rows with a large first entry use a weight without its layer: a rule is refuted there."""
 
     def forward(self, x):
         out = self.a(x)
         later = (x[:, 0] > 5).any()
         return out + 2 * torch.nn.functional.linear(x, self.a.weight) if later else out
 
-    X = torch.zeros(40, 4).double()
-    X[:, 1:] = torch.randn(40, 3)
-    X[20:, 0] = 6
-    net = Wrap(forward, a=nn.Linear(4, 3)).double()
+    torch.manual_seed(0)
+    X = torch.randn(40, 4).double()
+    X[:, 0] = torch.arange(40) // 20 * 6
+    return Wrap(forward, a=nn.Linear(4, 3, bias=False)).double(), X
+
+
+def test_a_rule_refuted_in_a_later_shard(tmp_path):
+    """The shards under the old plan are deleted, and those who come later know the new one."""
+    net, X = branching()
     options = {"batch_size": 5, "kernel": "pntk"}
     with pytest.warns(AutogradRuleWarning):
         expected = empirical_ntk(net, X, **options).toarray()
@@ -245,34 +263,150 @@ def test_a_rule_refuted_in_a_later_shard(tmp_path):
     assert len(list((tmp_path / "X").glob("shards-*"))) == 1
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
+@pytest.mark.parametrize("again", [False, True])
+def test_other_samples_that_refute_a_rule(tmp_path, again):
+    net, X = branching()
+    options = {"batch_size": 5, "kernel": "pntk"}
+    expected = empirical_ntk(net, X[:20], None, X[20:], **options).toarray()
+    if again:  # each of the two stores is complete, under a plan of its own
+        empirical_ntk(net, X[:20], store=tmp_path, **options)
+    for _ in range(2):
+        found = empirical_ntk(net, X[:20], None, X[20:], store=tmp_path, **options).toarray()
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
+def test_a_plan_that_changes_while_others_are_at_work(tmp_path, monkeypatch):
+    """The folder of the old plan goes away under whoever still works by it."""
+    net, X = branching()
+    options = {"batch_size": 4, "kernel": "pntk", "store": tmp_path}
+    expected = empirical_ntk(net, X, batch_size=4, kernel="pntk").toarray()
+    fill, calls = gather_module._fill, []
+
+    def interrupted(store, extractor, sketch, job):
+        calls.append(job[0])
+        if len(calls) == 3:
+            monkeypatch.undo()
+            empirical_ntk(net, X, **options)  # another process, from beginning to end
+        return fill(store, extractor, sketch, job)
+
+    monkeypatch.setattr(gather_module, "_fill", interrupted)
+    np.testing.assert_allclose(empirical_ntk(net, X, **options).toarray(), expected, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_plans_are_merged_under_the_lock(tmp_path):
+    a, b = (store_module.Store(tmp_path, {}, 10, 5) for _ in range(2))
+    a.begin(100)
+    a.merge(["u"])
+    assert b.merge(["v"]) == ["u", "v"]
+    assert a.merge([]) == ["u", "v"]
+    with wait_for_lock(tmp_path / "lock"):
+        thread = threading.Thread(target=a.merge, args=(["w"],))
+        thread.start()
+        thread.join(timeout=0.2)
+        assert thread.is_alive()
+    thread.join()
+    assert b.merge([]) == ["u", "v", "w"]
+
+
+def test_batches_of_other_lengths_fit_together(tmp_path):
+    """Another form may be cheaper for them, and a run that goes on sees these first."""
+
+    def forward(self, x):
+        x = x[:, : int((x != 0).sum(1).max())]
+        return self.out(torch.tanh(self.mix(self.embed(x))).sum(1))
+
+    torch.manual_seed(0)
+    net = Wrap(
+        forward,
+        embed=nn.Embedding(50, 64, padding_idx=0),
+        mix=nn.Linear(64, 64),
+        out=nn.Linear(64, 3),
+    ).double()
+    X = torch.randint(1, 50, (80, 30))
+    X[:40, 2:] = 0
+    labels = torch.arange(80) % 3
+    options = {"batch_size": 10, "store": tmp_path}
+    expected = empirical_ntk(net, X, labels, batch_size=10).toarray()
+    np.testing.assert_allclose(empirical_ntk(net, X, labels, **options).toarray(), expected)
+    for file in shards(tmp_path)[4:]:
+        file.unlink()
+    found = empirical_ntk(net, X, labels, **options)
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-9)
+
+
+def test_leftovers_of_a_killed_process(tmp_path, expected):
+    folder = tmp_path / "X"
+    folder.mkdir()
+    (folder / "manifest.json.4711.tmp").write_text("{")
+    stored(tmp_path)
+    file = shards(tmp_path)[3]
+    torn = file.with_name(f"{file.name}.4711.tmp")
+    torn.write_bytes(b"half")
+    file.unlink()
+    np.testing.assert_array_equal(stored(tmp_path).toarray(), expected)
+    assert not torn.exists()
+
+
+def test_a_relative_path_outlives_a_change_of_folder(tmp_path, expected, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    operator = stored("features")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(operator.toarray(), expected)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs another user")
+def test_who_may_only_read_can_open_it(tmp_path, expected):
+    stored(tmp_path)
+    script = "import os; os.setuid(65534)\n" + SCRIPT.replace(
+        "np.save(sys.argv[2], K)", "print(np.array_equal(K, np.load(sys.argv[2])))"
+    )
+    np.save(tmp_path / "K.npy", expected)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    with start(tmp_path, tmp_path / "K.npy", script) as process:
+        assert process.stdout.read().split() == [b"ready", b"True"], process.stderr.read()
+
+
 # -- refusals -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"net": make_net(1)}, "network differ"),
-        ({"kernel": "loss_gradient"}, "kernel differ"),
-        ({"parameters": "0"}, "parameters differ"),
-        ({"n_components": 9}, "sketch differ"),
-        ({"net": make_net().double()}, "network and dtype differ"),
+        ({"net": make_net(1)}, "network"),
+        (
+            {"kernel": "loss_gradient"},
+            r"kernel \(lpntk, asked for loss_gradient\)",
+        ),
+        ({"parameters": "0"}, "parameters"),
+        ({"n_components": 9}, r"sketch \(none, asked for 9 components of seed \d+\)"),
+        (
+            {"net": make_net().double()},
+            r"network, dtype \(torch.float32, asked for torch.float64\)",
+        ),
     ],
 )
 def test_a_store_of_something_else_is_refused_by_name(tmp_path, change, named):
     stored(tmp_path)
     before = {file: file.read_bytes() for file in shards(tmp_path)}
-    with pytest.raises(StoreMismatchError, match=rf"the {named}\. Pass another folder"):
+    with pytest.raises(StoreMismatchError, match=rf"What differs: {named}\. Pass another folder"):
         stored(tmp_path, **change)
     assert {file: file.read_bytes() for file in shards(tmp_path)} == before
 
 
 def test_other_data_are_refused_by_name(tmp_path):
     stored(tmp_path)
-    with pytest.raises(StoreMismatchError, match=r"the data X differ\."):
+    with pytest.raises(StoreMismatchError, match=r"differs: data X\."):
         empirical_ntk(make_net(), X + 1, y, store=tmp_path)
-    with pytest.raises(StoreMismatchError, match=r"the labels y differ\."):
+    with pytest.raises(StoreMismatchError, match=r"differs: labels y\."):
         empirical_ntk(make_net(), X, (y + 1) % 3, store=tmp_path)
-    with pytest.raises(StoreMismatchError, match=r"n samples, data X and labels y differ"):
+    with pytest.raises(
+        StoreMismatchError, match=r"n_samples \(80, asked for 9\), data X, labels y\."
+    ):
         empirical_ntk(make_net(), X[:9], y[:9], store=tmp_path)
 
 
@@ -281,6 +415,64 @@ def test_the_same_under_other_clothes_is_accepted(tmp_path, expected):
     stored(tmp_path)
     operator = empirical_ntk(make_net(), torch.from_numpy(X), y.tolist(), store=str(tmp_path))
     np.testing.assert_array_equal(operator.toarray(), expected)
+
+
+class Scaled(nn.Module):
+    """What its logits depend on that is no parameter, and no public attribute."""
+
+    def __init__(self, value):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self._value = nn.Linear(6, 3), value
+        self.register_buffer("_factor", torch.tensor(value), persistent=False)
+        self.modes = {"sum", "mean", "max", "min"}
+        self.register_buffer("half", torch.ones(2, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return self._value * self._factor * self.layer(x)
+
+
+def test_hidden_state_counts(tmp_path):
+    stored(tmp_path / "a", net=Scaled(2.0))
+    stored(tmp_path / "a", net=Scaled(2.0))
+    with pytest.raises(StoreMismatchError, match="network"):
+        stored(tmp_path / "a", net=Scaled(3.0))
+    other = Scaled(2.0)
+    other._factor.fill_(5)
+    with pytest.raises(StoreMismatchError, match="network"):
+        stored(tmp_path / "a", net=other)
+    hooked = Scaled(2.0)
+    hooked.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(StoreMismatchError, match="network"):
+        stored(tmp_path / "a", net=hooked)
+
+
+WEIGHTS = [1.0, 2.0, 3.0]
+
+
+def weighted(logits, labels):
+    return torch.tensor(WEIGHTS).expand(len(logits), 3)
+
+
+def test_globals_of_a_kernel_count(tmp_path, monkeypatch):
+    stored(tmp_path, kernel=weighted)
+    stored(tmp_path, kernel=weighted)
+    monkeypatch.setitem(globals(), "WEIGHTS", [1.0, 2.0, 4.0])
+    with pytest.raises(StoreMismatchError, match=r"kernel \(weighted, asked for weighted\)"):
+        stored(tmp_path, kernel=weighted)
+
+
+def test_the_fingerprint_of_a_set_is_the_same_in_every_process():
+    script = (
+        "from sklearn_lpntk._fingerprint import fingerprint; print(fingerprint({'a', 'b', 'c'}))"
+    )
+    digests = {
+        subprocess.check_output(
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": s}
+        )
+        for s in "123"
+    }
+    assert len(digests) == 1
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):

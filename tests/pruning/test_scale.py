@@ -147,6 +147,15 @@ def test_the_log_says_what_was_chosen(data, net, caplog):
 
 
 class TestErrors:
+    def test_a_stored_sketch_needs_a_seed(self, data, net, tmp_path):
+        options = {"store": tmp_path, "n_components": 8, "random_state": None}
+        with pytest.raises(ValueError, match="Pass an int random_state"):
+            pruned(data, net, **options)
+
+    def test_the_path_checks_too(self, data, net):
+        with pytest.raises(ValueError, match="refine=True"):
+            RedundancyPruner(net=net, refine=True).prune_path(*data, [0.5])
+
     def test_refine_without_a_sketch(self, data, net):
         with pytest.raises(ValueError, match=r"refine=True .* Set n_components"):
             pruned(data, net, refine=True)
@@ -162,7 +171,7 @@ class TestErrors:
     def test_a_store_of_other_data(self, data, net, tmp_path):
         X, y = data
         pruned(data, net, store=tmp_path)
-        with pytest.raises(StoreMismatchError, match="data X differ"):
+        with pytest.raises(StoreMismatchError, match="differs: data X"):
             pruned((X + 1, y), net, store=tmp_path)
 
 
@@ -170,7 +179,7 @@ def test_a_grid_over_what_costs(data, net, tmp_path):
     """The parameters clone, and those that change nothing share one cached order."""
     pruner = RedundancyPruner(net=net, strategy="redundant", memory=str(tmp_path), random_state=0)
     search = GridSearchCV(
-        clone(pruner), {"precision": ["exact", "screened"], "n_components": [None, 64]}, cv=2
+        clone(pruner), {"precision": ["full", "screened"], "n_components": [None, 64]}, cv=2
     ).fit(*data)
     assert len(search.cv_results_["params"]) == 4
     stored = list(tmp_path.rglob("output.pkl"))
