@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
@@ -197,3 +199,20 @@ def test_a_net_that_cannot_be_pickled_stays_here():
     ):
         found = empirical_ntk(net, X, y, **options).toarray()
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_worker_killed_in_the_middle_of_a_fit(dask_cluster, net):
+    """Its tiles are computed by the other, and the result is that of one process."""
+    rng = np.random.default_rng(1)
+    y = np.arange(3000) % 3
+    X = (rng.normal(size=(3000, 8)) + 2 * np.eye(8)[y]).astype(np.float32)
+    serial = fitted((X, y), net)
+    pids = dask_cluster.run(os.getpid)
+    victim = threading.Timer(0.7, os.kill, (next(iter(pids.values())), signal.SIGKILL))
+    with joblib.parallel_config(backend="dask"), sklearn.config_context(working_memory=0.2):
+        victim.start()
+        parallel = fitted((X, y), net)
+    victim.join()
+    np.testing.assert_array_equal(parallel.redundancy_, serial.redundancy_)
+    np.testing.assert_array_equal(parallel.dominators_, serial.dominators_)
+    assert set(dask_cluster.run(os.getpid).values()) != set(pids.values())

@@ -55,6 +55,35 @@ class TestRecomputed:
         np.fill_diagonal(part, -np.inf)
         np.testing.assert_array_equal(found.indices[:, 0], part.argmax(axis=1))
 
+    @pytest.mark.parametrize("kind", ["memory map", "slices only", "tensor", "list", "dict"])
+    def test_kinds_of_data(self, kind, no_memory, tmp_path):
+        class SlicesOnly:
+            shape, dtype = X.shape, X.dtype
+
+            def __len__(self):
+                return len(X)
+
+            def __getitem__(self, rows):
+                assert isinstance(rows, slice)
+                return X[rows]
+
+        np.save(tmp_path / "X.npy", X)
+        net = make_net()
+        given = {
+            "memory map": lambda: np.load(tmp_path / "X.npy", mmap_mode="r"),
+            "slices only": SlicesOnly,
+            "tensor": lambda: torch.from_numpy(X),
+            "list": X.tolist,
+            "dict": lambda: {"input": X.tolist()},
+        }[kind]()
+        operator = empirical_ntk(net, given, y, batch_size=16)
+        expected = _features.operator_of(make_extractor()(X, y)).toarray()
+        rows = [150, 3, 4, 5, 3]
+        np.testing.assert_allclose(operator.block(rows, [9, 2]), expected[rows][:, [9, 2]])
+        np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-10)
+        stored = empirical_ntk(net, given, y, batch_size=16, store=tmp_path / kind)
+        np.testing.assert_allclose(stored.toarray(), expected, rtol=1e-10)
+
     def test_a_sketch_that_does_not_fit_either(self, no_memory):
         operator = empirical_ntk(make_net(), X, y, n_components=64, random_state=0)
         assert isinstance(operator._features, Recomputed)

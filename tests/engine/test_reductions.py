@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sklearn_lpntk._engine import bounds as bounds_module
 from sklearn_lpntk._engine import screen as screen_module
 from sklearn_lpntk._engine.bounds import Bounds
 from sklearn_lpntk._engine.factors import Dense, Outer
@@ -62,6 +63,7 @@ CASES = {
     "all zero": lambda seed: np.zeros((20, 5), dtype=np.float32),
 }
 SCREENS = [False, True]
+IS_FAST = screen_module._is_fast
 
 
 @pytest.fixture(autouse=True)
@@ -285,15 +287,92 @@ def test_refined():
     K = off_diagonal(operator.toarray(), -np.inf)
     candidates = torch.from_numpy(np.argsort(-K, axis=1)[:, 2:6].copy())
     candidates[3] = -1
+    candidates[64:80] = -1  # a whole panel without any
     found = refined(operator, candidates)
     among = np.take_along_axis(K, candidates.numpy(), 1)
     best = among.max(axis=1)
-    best[3] = -np.inf
+    best[3] = best[64:80] = -np.inf
     np.testing.assert_array_equal(found.values[:, 0], best)
     assert found.indices[3, 0] == -1
 
 
+def cancelling(size, n=70):
+    """Two positions that nearly cancel: entries are rounded in units of what cancels."""
+    a, g = torch.randn(1, n, 12), torch.randn(1, n, 8)
+    a = torch.cat([a, a + size * torch.randn(1, n, 12)])
+    g = torch.cat([g, -g + size * torch.randn(1, n, 8)])
+    operator = KernelOperator(Features({"a": Outer(a, g, 1)}, torch.zeros(n, 1, 1)))
+    operator._panel = operator._tile = 16
+    return operator
+
+
+@pytest.mark.parametrize("screened", SCREENS)
+@pytest.mark.parametrize("n_landmarks", [0, 5, 30])
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+def test_positions_that_cancel(size, n_landmarks, screened):
+    torch.manual_seed(0)
+    operator = cancelling(size)
+    bounds = bounds_of(operator, n_landmarks)
+    everything = torch.arange(70)
+    K = operator.toarray()
+    low, high = bounds.between(everything, everything)
+    assert (low.numpy() <= K / bounds.scale).all()
+    assert (high.numpy() >= K / bounds.scale).all()
+    found = row_extremes(operator, bounds=bounds, screened=screened)
+    np.testing.assert_array_equal(found.indices[:, 0], off_diagonal(K, -np.inf).argmax(axis=1))
+    counts, _ = count_relations(operator, 0.5, 0.1, bounds=bounds)
+    np.testing.assert_array_equal(counts.numpy(), relations_by_definition(K, 0.5, 0.1))
+
+
+def test_many_groups(monkeypatch):
+    """Samples are grouped by direction: fewer entries, the same result."""
+    operator = operator_of(clustered(7, n=600))
+    K = off_diagonal(operator.toarray(), -np.inf)
+    counts = []
+    for size in (10_000, 50):
+        monkeypatch.setattr(bounds_module, "GROUP_SIZE", size)
+        found = row_extremes(operator, bounds=bounds_of(operator, 20))
+        np.testing.assert_array_equal(found.indices[:, 0], K.argmax(axis=1))
+        counts.append(found.n_evaluated)
+    assert counts[1] < counts[0]
+
+
+def test_whether_bfloat16_is_fast_is_measured():
+    assert IS_FAST(torch.device("cpu")) in (True, False)
+
+
+def test_a_norm_that_vanishes_beside_the_largest():
+    """Squared norms 1e-300 and 1e300: not zero, though their quotient is."""
+    phi = clustered(0, 70, 20, dtype=np.float64)
+    phi *= 10 ** np.random.default_rng(0).uniform(-150, 145, size=(70, 1))
+    operator = operator_of(phi, tile=48)
+    counts, _ = count_relations(operator, 0.5, 0.1)
+    np.testing.assert_array_equal(
+        counts.numpy(), relations_by_definition(operator.toarray(), 0.5, 0.1)
+    )
+
+
+def test_wide_features_take_no_more_than_the_memory():
+    features = operator_of(clustered(0, n=200, d=40_000))._features
+    taken, take = [], Features.take
+
+    def counted(self, rows):
+        found = take(self, rows)
+        taken.append(found.n_samples)
+        return found
+
+    operator = KernelOperator(features, working_memory=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Features, "take", counted)
+        row_extremes(operator)
+    assert max(taken) * features.sample_bytes <= 32 * 2**20 / 4
+
+
 class TestErrors:
+    def test_an_underflow_is_named(self):
+        with pytest.raises(ValueError, match=r"underflows torch.float32.*use float64"):
+            Bounds(operator_of(np.full((4, 3), 1e-18, dtype=np.float32)))
+
     def test_an_overflow_is_named(self):
         with pytest.raises(ValueError, match=r"overflows torch.float32.*use float64"):
             Bounds(operator_of(np.full((4, 3), 1e30, dtype=np.float32)))

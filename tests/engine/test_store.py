@@ -361,7 +361,8 @@ def test_a_relative_path_outlives_a_change_of_folder(tmp_path, expected, monkeyp
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs another user")
 def test_who_may_only_read_can_open_it(tmp_path, expected):
     stored(tmp_path)
-    script = "import os; os.setuid(65534)\n" + SCRIPT.replace(
+    script = SCRIPT.replace("X, y = make_data()", "import os; os.setuid(65534); X, y = make_data()")
+    script = script.replace(
         "np.save(sys.argv[2], K)", "print(np.array_equal(K, np.load(sys.argv[2])))"
     )
     np.save(tmp_path / "K.npy", expected)
@@ -426,7 +427,7 @@ class Scaled(nn.Module):
         self.layer, self._value = nn.Linear(6, 3), value
         self.register_buffer("_factor", torch.tensor(value), persistent=False)
         self.modes = {"sum", "mean", "max", "min"}
-        self.register_buffer("half", torch.ones(2, dtype=torch.bfloat16))
+        self.register_buffer("ones", torch.ones(2, dtype=torch.bfloat16))
 
     def forward(self, x):
         return self._value * self._factor * self.layer(x)
@@ -463,14 +464,12 @@ def test_globals_of_a_kernel_count(tmp_path, monkeypatch):
 
 
 def test_the_fingerprint_of_a_set_is_the_same_in_every_process():
-    script = (
-        "from sklearn_lpntk._fingerprint import fingerprint; print(fingerprint({'a', 'b', 'c'}))"
-    )
+    script = "from sklearn_lpntk._fingerprint import fingerprint as f; print(f({'a', 'b', 'c'}))"
     digests = {
         subprocess.check_output(
-            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": s}
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed}
         )
-        for s in "123"
+        for seed in "123"
     }
     assert len(digests) == 1
 
