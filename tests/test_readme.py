@@ -1,5 +1,6 @@
 """The examples of the README and the user guide run as they are written."""
 
+import logging
 import re
 import textwrap
 from pathlib import Path
@@ -20,7 +21,18 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
     assert "redundancypruner__strategy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning"])
+@pytest.fixture
+def _quiet_afterwards():
+    """A page switches the log on."""
+    root, own = logging.getLogger(), logging.getLogger("sklearn_lpntk")
+    handlers = list(root.handlers)
+    yield
+    root.handlers[:] = handlers
+    own.setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("_quiet_afterwards")
+@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning", "scale"])
 def test_examples_of_the_user_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (README.parent / "docs" / f"{page}.rst").read_text()

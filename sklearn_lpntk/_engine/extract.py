@@ -6,7 +6,7 @@ import torch
 
 from ..exceptions import AutogradRuleWarning, ProbabilityOutputWarning
 from .check import SelfCheck
-from .features import Features
+from .features import Collected, Features
 from .inputs import n_rows, require_real_numbers, to_batch
 from .parameters import refuse_network, require_finite_state, select_parameters
 from .session import borrowed
@@ -59,17 +59,18 @@ class Extractor:
         return found
 
     def _all(self, X, y, sketch, limit):
-        batches, kept = self.batches(X, y, sketch), []
+        batches, n = self.batches(X, y, sketch), n_rows(X)
+        collected = Collected(n)
         for features in batches:
-            kept.append(features)
-            if limit is not None and features.sample_bytes * n_rows(X) > limit:
+            if limit is not None and features.sample_bytes * n > limit:
                 break
+            collected.add(features)
         else:
-            return Features.cat(kept)
+            return collected.features()
         for _ in batches:
             pass
-        y = torch.zeros(n_rows(X), dtype=torch.int64) if y is None else torch.as_tensor(y)
-        return Recomputed(self, X, y, sketch, kept[0])
+        y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
+        return Recomputed(self, X, y, sketch, features)
 
     def batches(self, X, y=None, sketch=None, *, checked=False):
         """The features batch by batch, under the self-check unless they were checked before.

@@ -14,7 +14,10 @@ import torch
 # sgemm is bit-stable in the choice of rows from 16 rows on, dgemm for multiples of 48
 MIN_ROWS = 16
 DOUBLE_ROWS = 48
-COLUMN_BLOCK = 8192  # long dot products are accumulated in blocks: less rounding
+# long dot products are accumulated in blocks: less rounding, and some processors are bit-stable
+# up to these lengths only
+COLUMN_BLOCK = {torch.float64: 192}
+OTHER_COLUMN_BLOCK = 384
 
 
 class Dense:
@@ -61,6 +64,15 @@ class Dense:
     def zeros(self, n_samples):
         return self._like(self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns))
 
+    def empty(self, n_samples):
+        """Room for the gradients of other samples."""
+        return self._like(self.phi.new_empty(n_samples * self.n_cotangents, self.n_columns))
+
+    @property
+    def layout(self):
+        """What factors share that can be written into each other's room."""
+        return type(self), self.settings, self.n_columns, self.phi.dtype
+
     @staticmethod
     def cat(factors):
         if len(factors) == 1:
@@ -77,8 +89,9 @@ class Dense:
         return (self.phi @ flat).unflatten(0, (-1, self.n_cotangents))
 
     def add_gram(self, other, out):
-        for start in range(0, self.n_columns, COLUMN_BLOCK):
-            block = slice(start, start + COLUMN_BLOCK)
+        step = column_block(self.phi.dtype)
+        for start in range(0, self.n_columns, step):
+            block = slice(start, start + step)
             out.addmm_(self.phi[:, block], other.phi[:, block].T)
 
 
@@ -131,6 +144,18 @@ class Outer:
             self.a.new_zeros(1, n_samples, *self.a.shape[2:]),
             self.g.new_zeros(1, n_samples * self.n_cotangents, self.g.shape[2]),
         )
+
+    def empty(self, n_samples):
+        n_positions = len(self.a)
+        return self._like(
+            self.a.new_empty(n_positions, n_samples, *self.a.shape[2:]),
+            self.g.new_empty(n_positions, n_samples * self.n_cotangents, self.g.shape[2]),
+        )
+
+    @property
+    def layout(self):
+        sizes = len(self.a), self.a.shape[2:], self.g.shape[2]
+        return type(self), self.settings, sizes, self.a.dtype, self.g.dtype
 
     @staticmethod
     def cat(factors):
@@ -282,6 +307,11 @@ def lookup_factor(index, g, n_rows, *, dense):
     return factor.materialise() if dense else factor
 
 
+def column_block(dtype):
+    """Columns in one product of many."""
+    return COLUMN_BLOCK.get(dtype, OTHER_COLUMN_BLOCK)
+
+
 def padded(n_samples, dtype):
     """The least number of samples, at least this one, of a product that is bit-stable."""
     if dtype == torch.float64:
@@ -304,7 +334,7 @@ def _position_major(g):
 def _position_gram(x, y):
     """Products of all rows of two (T, rows, P) stacks, accumulated in column blocks."""
     x, y = x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])
-    if x.shape[1] <= COLUMN_BLOCK:
+    if x.shape[1] <= column_block(x.dtype):
         return x @ y.T
     out = x.new_zeros(len(x), len(y))
     Dense(x, 1).add_gram(Dense(y, 1), out)

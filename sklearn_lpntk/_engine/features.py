@@ -31,6 +31,16 @@ class Features:
         return [self.v, *(t for f in self.factors.values() for t in f.tensors)]
 
     @property
+    def layout(self):
+        """What batches must share to be written into one array."""
+        return [(key, f.layout) for key, f in self.factors.items()], self.v.shape[1:]
+
+    def empty(self, n_samples):
+        """Features of this layout, with room for other samples."""
+        factors = {key: factor.empty(n_samples) for key, factor in self.factors.items()}
+        return Features(factors, self.v.new_empty(n_samples, *self.v.shape[1:]))
+
+    @property
     def sample_bytes(self):
         """Memory that the factors of one sample take, rounded up."""
         return -(-sum(t.numel() * t.element_size() for t in self.tensors) // self.n_samples)
@@ -112,6 +122,39 @@ class Features:
                 for p in range(n_columns if key in sums else 0):
                     out[:, :, p] += factor.dot(sums[key][p])
         return out.flatten(0, 1)
+
+
+class Collected:
+    """Batches of features, written into arrays for all samples as they come.
+
+    Batches of another layout (other layers, forms or numbers of positions) are kept beside
+    and stacked in the end, which takes twice the memory.
+    """
+
+    def __init__(self, n_samples):
+        self._n, self._parts, self._filled = n_samples, [], 0
+
+    def add(self, batch):
+        """Take in the next batch."""
+        if batch.n_samples == self._n:
+            self._parts.append(batch)
+            return
+        if not self._parts:
+            self._parts.append(batch.empty(self._n))
+        rows = slice(self._filled, self._filled + batch.n_samples)
+        if len(self._parts) == 1 and self._parts[0].layout == batch.layout:
+            for target, given in zip(self._parts[0].take(rows).tensors, batch.tensors):
+                target.copy_(given)
+            self._filled = rows.stop
+        else:
+            self._parts.append(batch)
+
+    def features(self):
+        """All batches."""
+        if len(self._parts) > 1:
+            self._parts[0] = self._parts[0].take(slice(0, self._filled))
+            return Features.cat(self._parts)
+        return self._parts[0]
 
 
 def slices(n, step):

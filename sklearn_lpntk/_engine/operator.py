@@ -7,9 +7,10 @@ from .factors import padded
 from .features import slices
 from .sources import subset
 
-# samples a side of a tile, measured: larger tiles leave the cache, smaller ones starve the
-# product; a multiple of what both precisions need for bit-stability
-TILE_ROWS = 528
+# samples a side of a tile, measured: on a processor larger tiles leave the cache, smaller ones
+# starve the product; a multiple of what both precisions need for bit-stability
+TILE_ROWS = {"cpu": 528}
+OTHER_TILE_ROWS = 4224  # on a GPU
 
 
 class KernelOperator:
@@ -195,7 +196,8 @@ def _schedule(features, memory):
     for a symmetric kernel. So the panel takes all the memory that a thin tile leaves.
     """
     R, size = features.n_cotangents, torch.empty(0, dtype=features.dtype).element_size()
-    side = min(TILE_ROWS, int((memory / (4 * size)) ** 0.5)) // R
+    most = TILE_ROWS.get(features.device.type, OTHER_TILE_ROWS)
+    side = min(most, int((memory / (4 * size)) ** 0.5)) // R
     if features.in_memory:
         unit = padded(1, features.dtype)
         rows = min(side, memory // (4 * features.sample_bytes))  # copies of rows that are picked

@@ -151,11 +151,20 @@ def _first_largest(block, k):
     """The k largest of each row, in falling order; of equal ones the first."""
     values, places = [], []
     for _ in range(min(k, block.shape[1])):
-        at = block.argmax(1, keepdim=True)
+        at = _first_argmax(block)
         values.append(block.gather(1, at))
         places.append(at)
         block.scatter_(1, at, -torch.inf)
     return torch.cat(values, 1), torch.cat(places, 1)
+
+
+def _first_argmax(block):
+    """The first of the largest entries of each row; a GPU's argmax takes any of them."""
+    if block.device.type == "cpu":
+        return block.argmax(1, keepdim=True)
+    position = torch.arange(block.shape[1], device=block.device)
+    largest = block == block.amax(1, keepdim=True)
+    return torch.where(largest, position, block.shape[1]).amin(1, keepdim=True)
 
 
 class _Above:

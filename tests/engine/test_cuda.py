@@ -6,6 +6,9 @@ import torch
 
 from sklearn_lpntk._engine.bounds import Bounds
 from sklearn_lpntk._engine.cotangents import COTANGENTS
+from sklearn_lpntk._engine.factors import Dense
+from sklearn_lpntk._engine.features import Features
+from sklearn_lpntk._engine.operator import KernelOperator
 from sklearn_lpntk._engine.reductions import dominated, row_extremes
 from sklearn_lpntk._engine.relations import count_relations
 from sklearn_lpntk._engine.rows import SpeculativeRows
@@ -67,6 +70,17 @@ def test_reductions(operators, screened):
     np.testing.assert_array_equal(mask[clear], (ratio > 1 + 1e-3)[clear])
     counts, _ = count_relations(operator, 0.5, 0.1)
     assert counts.sum(1).max() <= len(K) - 1
+
+
+def test_ties_go_to_the_lowest_index():
+    rng = np.random.default_rng(0)
+    phi = torch.from_numpy(rng.integers(-1, 2, size=(600, 3)).astype(np.float32)).to("cuda")
+    operator = KernelOperator(Features({"a": Dense(phi, 1)}, torch.zeros(600, 1, 1, device="cuda")))
+    K = operator.toarray()
+    np.fill_diagonal(K, -np.inf)
+    for k in (1, 4):
+        found = row_extremes(operator, k).indices.cpu().numpy()
+        np.testing.assert_array_equal(found, np.argsort(-K, axis=1, kind="stable")[:, :k])
 
 
 def test_clustering(operators):
