@@ -308,7 +308,7 @@ def sample_relations(operator, *, threshold, threshold_unrelated):
 
     Notes
     -----
-    The counts are those of the whole kernel, to the bit. Bounds help where most pairs are clearly
+    The counts are those of the whole kernel. Bounds help where most pairs are clearly
     of one kind; with a small ``threshold_unrelated`` nearly all pairs are computed. The pairs
     are spread over the workers of ``joblib.parallel_config``.
 

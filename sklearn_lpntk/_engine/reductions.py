@@ -1,9 +1,9 @@
 """What is read off the kernel without ever holding it: extreme entries of its rows.
 
 Of each row only those entries are evaluated that the bounds leave open, given what the entries
-evaluated so far showed. The answer is that of the whole kernel, to the bit: an entry is the
-same in whatever tile it is computed, it is passed over only where it is strictly too small,
-and ties go to the lowest index.
+evaluated so far showed. The answer is that of the whole kernel, to the bit on a processor: an
+entry is the same in whatever tile it is computed, it is passed over only where it is strictly
+too small, and ties go to the lowest index.
 """
 
 import sys

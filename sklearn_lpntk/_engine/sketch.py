@@ -25,6 +25,7 @@ WRITTEN_OUT = 2**24  # entries of a gradient that are written out at once
 # nanoseconds on one core, measured: an entry of a gradient, what each position adds to that,
 # an entry added at random, and one number in a transform (times its logarithm)
 ENTRY, POSITION, RANDOM, TRANSFORM = 1.5, 0.02, 3.0, 0.13
+LARGE = 60  # transforms that writing a layer out must cost: one position takes 3, many more
 
 
 class Sketch:
@@ -71,7 +72,7 @@ class Sketch:
 
     def _is_large(self, width, depth):
         """Whether a layer takes a TensorSketch; the same in every batch, whatever it holds."""
-        return 12 * self._transform_cost < ENTRY * width * depth
+        return LARGE * self._transform_cost < ENTRY * width * depth
 
     @property
     def _transform_cost(self):

@@ -39,9 +39,9 @@ CASES = {
         "convolved",
     ),
     "outer, two cotangents": (lambda: Outer(draw(1, N, 160), draw(1, 2 * N, 90), 2), "convolved"),
-    "outer, many positions": (lambda: Outer(draw(30, N, 20), draw(30, N, 24), 1), "scattered"),
+    "outer, many positions": (lambda: Outer(draw(150, N, 45), draw(150, N, 48), 1), "scattered"),
     "outer, written out": (
-        lambda: Outer(draw(3, N, 20), draw(3, N, 24), 1).materialise(),
+        lambda: Outer(draw(3, N, 45), draw(3, N, 48), 1).materialise(),
         "scattered",
     ),
     "embedding": (
@@ -99,8 +99,8 @@ def test_a_lookup_is_sketched_as_if_written_out():
 
 def test_one_map_whatever_the_batch_holds():
     """Another number of positions, or the sum written out: the sketch of a layer is the same."""
-    few = Outer(draw(1, N, 20), draw(1, N, 24), 1)
-    many = Outer(draw(30, N, 20), draw(30, N, 24), 1)
+    few = Outer(draw(1, N, 45), draw(1, N, 48), 1)
+    many = Outer(draw(150, N, 45), draw(150, N, 48), 1)
     v = torch.zeros(N, 1, 1).double()
     a, b, c = (Features({"a": f}, v) for f in (few, many, few.materialise()))
     sketch = Sketch(64, 0)
