@@ -128,7 +128,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         then at most the exact one. The exact features are kept in memory, or computed anew.
     precision : {"full", "screened"}, default="full"
         With ``"screened"`` products in bfloat16 decide which redundancies must be computed in
-        the precision of the net; the result is the same. It pays where bounds leave most
+        the precision of the net; the result is the same. It can pay where bounds leave most
         pairs open; where bfloat16 is no faster it is not used.
     store : path-like, default=None
         A folder that keeps the features between runs, for more than fit into memory. With
