@@ -10,8 +10,14 @@ Torch only: nothing here knows scikit-learn or skorch. Read in this order:
 ``trace``        one batch, and the plan that a run settles on,
 ``check``        the self-check of every batch,
 ``extract``      a whole run; it gives ``features``, the factors of all samples,
-``operator``     the lazy kernel matrix, ``reductions`` what is read off it.
+``sources``      features that are not all in memory,
+``operator``     the lazy kernel matrix,
+``bounds``       what its entries can be at most, from a few landmarks,
+``reductions``   what is read off it, with ``relations``, ``rows`` and ``screen``,
+``sketch``       features in a few thousand numbers,
+``store``        features in a folder of ``shards``; ``gather`` decides where they go.
 
 Beside them: ``inputs`` (data on its way in), ``session`` (the network borrowed and given
-back), ``parameters`` (which count, and what is refused), ``evaluate`` (forward passes only).
+back), ``parameters`` (which count, and what is refused), ``evaluate`` (forward passes only),
+``memory`` (how much there is), ``task`` (calls that may run in another process).
 """
