@@ -514,3 +514,17 @@ SLOW = dict.fromkeys(TRAPS, frozenset()) | {
     "windows_in_the_wrong_order": {"a.weight", "a.bias"},
     "transposed_convolution": {"0.weight", "0.bias"},
 }
+
+
+def branching():
+    """Rows with a large first entry use a weight without its layer: a rule is refuted there."""
+
+    def forward(self, x):
+        out = self.a(x)
+        later = (x[:, 0] > 5).any()
+        return out + 2 * torch.nn.functional.linear(x, self.a.weight) if later else out
+
+    torch.manual_seed(0)
+    X = torch.randn(40, 4).double()
+    X[:, 0] = torch.arange(40) // 20 * 6
+    return Wrap(forward, a=nn.Linear(4, 3, bias=False)).double(), X

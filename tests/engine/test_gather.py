@@ -18,7 +18,7 @@ from sklearn_lpntk._engine.sources import Recomputed
 from sklearn_lpntk.exceptions import AutogradRuleWarning
 from sklearn_lpntk.kernels import empirical_ntk
 
-from ..nets import TRAPS, Wrap
+from ..nets import TRAPS, branching
 
 N = 200
 
@@ -134,15 +134,7 @@ class TestRecomputed:
 
     def test_a_rule_refuted_late(self):
         """The first pass sees every sample, so that all are computed under one plan."""
-
-        def forward(self, x):
-            later = (x[:, 0] > 5).any()
-            again = 2 * torch.nn.functional.linear(x, self.a.weight)
-            return self.a(x) + again if later else self.a(x)
-
-        data = torch.randn(40, 4).double()
-        data[:, 0] = torch.arange(40) // 20 * 6
-        net = Wrap(forward, a=nn.Linear(4, 3)).double()
+        net, data = branching()
         extractor = Extractor(net, find_cotangent("pntk"), batch_size=5)
         with pytest.warns(AutogradRuleWarning):
             source = extractor(data, limit=10)
@@ -177,14 +169,7 @@ def test_shards_of_other_processes_fit_together(name):
 
 
 def test_a_plan_that_changes_elsewhere_is_everyones():
-    def forward(self, x):
-        later = (x[:, 0] > 5).any()
-        again = 2 * torch.nn.functional.linear(x, self.a.weight)
-        return self.a(x) + again if later else self.a(x)
-
-    data = torch.randn(40, 4).double()
-    data[:, 0] = torch.arange(40) // 20 * 6
-    net = Wrap(forward, a=nn.Linear(4, 3)).double()
+    net, data = branching()
     extractors = [Extractor(net, find_cotangent("pntk"), batch_size=4) for _ in range(2)]
     with pytest.warns(AutogradRuleWarning):
         expected = extractors[0](data)

@@ -23,7 +23,7 @@ from sklearn_lpntk._locks import wait_for_lock
 from sklearn_lpntk.exceptions import AutogradRuleWarning, DamagedStoreWarning, StoreMismatchError
 from sklearn_lpntk.kernels import empirical_ntk
 
-from ..nets import TRAPS, Wrap
+from ..nets import TRAPS, Wrap, branching
 
 N = 80
 
@@ -233,20 +233,6 @@ def test_two_processes_share_the_work(tmp_path, expected):
     for result in results:
         np.testing.assert_array_equal(np.load(result), expected)
     assert len(shards(tmp_path)) == 10
-
-
-def branching():
-    """Rows with a large first entry use a weight without its layer: a rule is refuted there."""
-
-    def forward(self, x):
-        out = self.a(x)
-        later = (x[:, 0] > 5).any()
-        return out + 2 * torch.nn.functional.linear(x, self.a.weight) if later else out
-
-    torch.manual_seed(0)
-    X = torch.randn(40, 4).double()
-    X[:, 0] = torch.arange(40) // 20 * 6
-    return Wrap(forward, a=nn.Linear(4, 3, bias=False)).double(), X
 
 
 def test_a_rule_refuted_in_a_later_shard(tmp_path):
