@@ -69,10 +69,7 @@ def extract(
     extractor, X, y=None, n_components=None, seed=None, *, store=None, n_jobs=None, names=("X", "y")
 ):
     """Features of labelled samples: in memory, in a store, or computed anew at every use."""
-    if issparse(X):
-        raise ValueError("X is sparse; the network takes dense arrays: pass X.toarray().")
-    X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
-    require_real_numbers(X)
+    X = as_inputs(X, names[0])
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else Sketch(int(n_components), seed)
     workers = parallel_map(n_jobs)
@@ -160,14 +157,19 @@ def _data_digest(X):
 
 
 def _check_columns(extractor, y, n, names):
-    if y is None:
-        if extractor.cotangent.needs_y:
-            raise ValueError(
-                f"kernel={extractor.cotangent.name!r} compares labelled samples: pass "
-                f"{names[1]}, the logit column of each sample of {names[0]}; or use "
-                "kernel='pntk', which needs no labels."
-            )
-        return None
+    if y is not None:
+        return as_columns(y, n, names)
+    if extractor.cotangent.needs_y:
+        raise ValueError(
+            f"kernel={extractor.cotangent.name!r} compares labelled samples: pass "
+            f"{names[1]}, the logit column of each sample of {names[0]}; or use "
+            "kernel='pntk', which needs no labels."
+        )
+    return None
+
+
+def as_columns(y, n, names=("X", "y")):
+    """Labels of n samples as an int64 array of logit columns."""
     y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -185,3 +187,16 @@ def _check_columns(extractor, y, n, names):
     if not np.array_equal(columns, y):
         raise ValueError(f"{names[1]} must hold integers (logit columns); got {y.dtype} values.")
     return columns
+
+
+def as_inputs(X, name="X"):
+    """X as the engine takes it: dense rows, or a dict of them, and at least one."""
+    if issparse(X):
+        raise ValueError(
+            f"{name} is sparse; the network takes dense arrays: pass {name}.toarray()."
+        )
+    X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
+    require_real_numbers(X)
+    if n_rows(X) == 0:
+        raise ValueError(f"{name} has no samples.")
+    return X

@@ -3,7 +3,7 @@
 import warnings
 
 import torch
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 
 from .inputs import forward, n_rows, take
 
@@ -21,7 +21,7 @@ def batched_gradients(module, names, x, v):
         row = {k: t[None] for k, t in x_i.items()} if isinstance(x_i, dict) else x_i[None]
 
         def logits(parameters):
-            return forward(_Substituted(module, parameters), row)[0]
+            return forward(Substituted(module, parameters), row)[0]
 
         _, pullback = vjp(logits, parameters)
         pulled = [pullback(v_ir)[0] for v_ir in v_i]
@@ -34,14 +34,31 @@ def batched_gradients(module, names, x, v):
         return vmap(one_sample, chunk_size=min(chunk, len(v)))(x, v)
 
 
-class _Substituted:
-    """The module called with other parameter values, in either calling convention."""
+class Substituted:
+    """The module called with other parameter values, in either calling convention.
 
-    def __init__(self, module, parameters):
-        self.module, self.parameters = module, parameters
+    A parameter is replaced wherever it is, also in a module that is found under two names
+    (``torch.func.functional_call`` leaves such a module with the wrong tensors).
+    """
+
+    def __init__(self, module, values):
+        self.module = module
+        self.values = {id(p): values[key] for key, p in module.named_parameters() if key in values}
 
     def __call__(self, *args, **kwargs):
-        return functional_call(self.module, self.parameters, args, kwargs)
+        places = [
+            (child._parameters, key, p)
+            for child in self.module.modules()
+            for key, p in child._parameters.items()
+            if id(p) in self.values
+        ]
+        try:
+            for owner, key, p in places:
+                owner[key] = self.values[id(p)]
+            return self.module(*args, **kwargs)
+        finally:
+            for owner, key, p in places:
+                owner[key] = p
 
 
 def looped_gradients(module, names, x, v):

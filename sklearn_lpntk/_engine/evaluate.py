@@ -1,11 +1,18 @@
-"""Forward passes for scores that need no gradient: logits, and the last layer's inputs."""
+"""Forward passes without gradients: logits, and the last layer's inputs."""
 
 import torch
 
-from .check import require_independent_rows
+from .check import SPOT_ROWS, require_independent_rows
 from .inputs import checked_forward, n_rows, to_batch
 from .parameters import require_finite_state
 from .session import borrowed
+
+
+def all_logits(module, X, *, batch_size=256):
+    """Logits of all samples: (n, K)."""
+    with borrowed(module), torch.no_grad():
+        require_sane(module, X)
+        return torch.cat([checked_forward(module, x) for _, x in batches_of(module, X, batch_size)])
 
 
 def logits_and_embeddings(module, X, *, batch_size=256):
@@ -13,18 +20,30 @@ def logits_and_embeddings(module, X, *, batch_size=256):
 
     The last layer is the one called last in the forward pass.
     """
-    first = next(p for p in module.parameters() if p.is_floating_point())
-    n, outputs = n_rows(X), []
+    outputs = []
     with borrowed(module), torch.no_grad(), _LastInput(module) as last:
-        require_finite_state(module)
-        head = to_batch(X, slice(0, batch_size), first.dtype, first.device)
-        require_independent_rows(module, head, first.dtype)
-        for start in range(0, n, batch_size):
-            rows = slice(start, min(start + batch_size, n))
-            logits = checked_forward(module, to_batch(X, rows, first.dtype, first.device))
+        require_sane(module, X)
+        for _, x in batches_of(module, X, batch_size):
+            logits = checked_forward(module, x)
             outputs.append((logits, last.value(len(logits))))
     logits, embeddings = zip(*outputs)
     return torch.cat(logits), torch.cat(embeddings)
+
+
+def require_sane(module, X):
+    """Refuse a network with NaN in it, or whose logits of a row depend on the others."""
+    require_finite_state(module)
+    _, x = next(batches_of(module, X, SPOT_ROWS))
+    require_independent_rows(module, x, next(iter(module.parameters())).dtype)
+
+
+def batches_of(module, X, batch_size):
+    """(rows, tensors as the module takes them) of consecutive batches."""
+    first = next(p for p in module.parameters() if p.is_floating_point())
+    n = n_rows(X)
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        yield rows, to_batch(X, rows, first.dtype, first.device)
 
 
 class _LastInput:

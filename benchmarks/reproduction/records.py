@@ -1,0 +1,41 @@
+"""Raw numbers, one JSON object a line: what a killed run has written is not run again."""
+
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "results"
+
+
+class Records:
+    """Results of one experiment, by key.
+
+    Parameters
+    ----------
+    path : Path
+        A file of JSON lines. A torn last line, of a run that was killed, is cut off.
+    keys : tuple of str
+        The fields that identify a result.
+    """
+
+    def __init__(self, path, keys):
+        self.path, self.keys = Path(path), keys
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = self.path.read_text() if self.path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self.path.write_text(whole)
+        self.rows = [json.loads(line) for line in whole.splitlines()]
+        self._done = {self._key(row) for row in self.rows}
+
+    def _key(self, row):
+        return tuple(row[k] for k in self.keys)
+
+    def __contains__(self, row):
+        return self._key(row) in self._done
+
+    def append(self, row):
+        """Write a result at once."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        self._done.add(self._key(row))

@@ -1,0 +1,50 @@
+"""What the functions of this subpackage refuse, in one voice."""
+
+import math
+import numbers
+from contextlib import contextmanager
+
+from .._engine.inputs import take
+
+
+@contextmanager
+def blamed(name):
+    """Say which argument an error of the engine is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def require_learning_rate(learning_rate):
+    """Refuse what is no step size."""
+    if (
+        not isinstance(learning_rate, numbers.Real)
+        or isinstance(learning_rate, bool)
+        or not (0 < learning_rate < math.inf)
+    ):
+        raise ValueError(f"learning_rate must be a finite number above 0; got {learning_rate!r}.")
+
+
+def require_integer(name, value, *, least=1):
+    """Refuse what is no int of at least ``least``."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an int of at least {least}; got {value!r}.")
+
+
+def require_same_samples(**named):
+    """Refuse inputs that are not of one kind: arrays of samples of one shape, or dicts."""
+    (first, X), (second, X2) = named.items()
+    shapes = sample_shape(X), sample_shape(X2)
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{second} has samples of shape {shapes[1]}, {first} of shape {shapes[0]}; the "
+            "network takes one kind."
+        )
+
+
+def sample_shape(X):
+    """Shape of one sample, or of each part of it."""
+    if isinstance(X, dict):
+        return {key: sample_shape(value) for key, value in X.items()}
+    return tuple(take(X, slice(0, 1)).shape[1:])
