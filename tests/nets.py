@@ -219,6 +219,13 @@ def shared_module_under_two_names():
 
 
 @trap
+def shared_module_without_a_rule():
+    shared = nn.ConvTranspose2d(1, 1, 3, padding=1)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Flatten(), nn.Linear(16, 3))
+    return net.double(), image(6, 1, 4, 4), 3
+
+
+@trap
 def layer_called_twice():
     net = Wrap(
         lambda self, x: self.out(self.act(self.a(self.act(self.a(x))))),
@@ -512,6 +519,7 @@ SLOW = dict.fromkeys(TRAPS, frozenset()) | {
     "functional_use_of_a_weight": {"a.weight"},
     "overridden_forward": {"0.weight", "0.bias"},
     "windows_in_the_wrong_order": {"a.weight", "a.bias"},
+    "shared_module_without_a_rule": {"0.weight", "0.bias"},
     "transposed_convolution": {"0.weight", "0.bias"},
 }
 

@@ -38,12 +38,14 @@ ALLOWED = {
         "_parallel",
         "cluster",
     },
+    "_batches": set(),
+    "dynamics": {"_batches", "_engine", "_features", "_nets", "kernels"},
     "__init__": {"_transformer", "cluster", "pruning"},
 }
 GROUND = {"exceptions", "_version", "_locks"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_nets", "_labels", "_default_net", "_cache", "_fingerprint", "pruning"},
+    "skorch": {"_nets", "_labels", "_default_net", "_cache", "_fingerprint", "dynamics", "pruning"},
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "joblib": {"_cache", "_fingerprint", "_parallel"},

@@ -1,0 +1,346 @@
+"""The curves that the callbacks record, against a training loop that is followed by hand."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.dataset import Dataset, ValidSplit
+from skorch.helper import predefined_split
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+
+from sklearn_lpntk.dynamics import EL2N, ForgettingEvents, LearningDifficulty, TrainingDynamics
+
+N = 50
+
+
+def data(n=N, n_classes=3):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 4)).astype(np.float32), np.arange(n) % n_classes
+
+
+def make_net(*callbacks, cls=NeuralNetClassifier, **options):
+    torch.manual_seed(0)
+    options = {
+        "criterion": nn.CrossEntropyLoss,
+        "max_epochs": 4,
+        "batch_size": 8,
+        "lr": 0.5,
+        "iterator_train__shuffle": True,
+        "train_split": None,
+        "verbose": 0,
+    } | options
+    options.setdefault(
+        "module", nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+    )
+    return cls(options.pop("module"), callbacks=list(callbacks), **options)
+
+
+def recorded(net, name="TrainingDynamics"):
+    return dict(net.callbacks_)[name]
+
+
+class Spy(TrainingDynamics):
+    """Notes what every forward pass said, by the values of the samples themselves."""
+
+    def on_batch_end(self, net, batch=None, training=None, *, y_pred=None, **kwargs):
+        if training:
+            if not hasattr(self, "visits_"):
+                self.visits_ = []
+            X, y = batch
+            self.visits_ += [
+                (len(net.history), tuple(x.tolist()), int(label), z.detach().clone())
+                for x, label, z in zip(X, y, y_pred, strict=True)
+            ]
+        super().on_batch_end(net, batch=batch, training=training, y_pred=y_pred, **kwargs)
+
+
+def by_hand(visits, X, n_epochs):
+    """losses, error norms, last correctness and event counts, one visit at a time."""
+    row_of = {tuple(x.tolist()): i for i, x in enumerate(X)}
+    losses, norms = [[[[] for _ in X] for _ in range(n_epochs)] for _ in range(2)]
+    correct = np.full((n_epochs, len(X)), -1)
+    last, counts = [None] * len(X), np.zeros(len(X), dtype=int)
+    for epoch, x, label, z in visits:
+        i, e = row_of[x], epoch - 1
+        losses[e][i].append(-F.log_softmax(z, 0)[label].item())
+        error = torch.softmax(z, 0)
+        error[label] -= 1
+        norms[e][i].append(error.norm().item())
+        right = bool(z.argmax() == label)
+        counts[i] += last[i] is True and not right
+        last[i] = right
+        correct[e, i] = right
+    mean = [[[np.mean(v) if v else np.nan for v in row] for row in m] for m in (losses, norms)]
+    return np.array(mean[0]), np.array(mean[1]), correct, counts
+
+
+def assert_as_by_hand(spy, X, n_epochs):
+    losses, norms, correct, counts = by_hand(spy.visits_, X, n_epochs)
+    np.testing.assert_allclose(spy.losses_, losses, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(spy.error_norms_, norms, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(spy.correct_, correct)
+    np.testing.assert_array_equal(spy.forgetting_counts_, counts)
+    return counts
+
+
+LOADERS = {
+    "shuffled": {},
+    "in order": {"iterator_train__shuffle": False},
+    "the rest dropped": {"iterator_train__drop_last": True},
+    "two workers": {"iterator_train__num_workers": 2},
+    "workers that persist": {
+        "iterator_train__num_workers": 1,
+        "iterator_train__persistent_workers": True,
+    },
+    "split off": {"train_split": ValidSplit(5, stratified=True)},
+    "validation elsewhere": {"train_split": predefined_split(Dataset(*data(9)))},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*os.fork:DeprecationWarning")
+@pytest.mark.parametrize("case", LOADERS)
+def test_every_visit_is_recorded_where_it_belongs(case):
+    X, y = data()
+    net = make_net(Spy(), **LOADERS[case], max_epochs=6).fit(X, y)
+    spy = recorded(net, "Spy")
+    assert spy.losses_.shape == (6, N)
+    counts = assert_as_by_hand(spy, X, 6)
+    assert counts.sum() > 0
+    if case == "split off":
+        never = np.isnan(spy.losses_).all(axis=0)
+        assert never.sum() == 10
+        assert np.isnan(spy.difficulty_[never]).all()
+        assert not spy.never_learned_[never].any()
+
+
+def with_replacement(dataset, **kwargs):
+    """Some samples come several times in an epoch, also in one batch, and some never."""
+    kwargs.pop("shuffle", None)
+    return DataLoader(dataset, sampler=RandomSampler(dataset, replacement=True), **kwargs)
+
+
+def test_samples_drawn_with_replacement():
+    X, y = data()
+    net = make_net(Spy(), iterator_train=with_replacement, max_epochs=8).fit(X, y)
+    spy = recorded(net, "Spy")
+    losses, norms, correct, _ = by_hand(spy.visits_, X, 8)
+    np.testing.assert_allclose(spy.losses_, losses, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(spy.error_norms_, norms, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(spy.correct_ < 0, correct < 0)
+    assert np.isnan(spy.losses_).any()
+    # an epoch without a visit counts as the mean of the others
+    np.testing.assert_allclose(spy.difficulty_, 8 * np.nanmean(losses, axis=0), rtol=1e-4)
+
+
+def test_what_is_derived_from_the_curves():
+    X, y = data()
+    net = make_net(TrainingDynamics(), max_epochs=8).fit(X, y)
+    found = recorded(net)
+    np.testing.assert_allclose(found.difficulty_, found.losses_.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.el2n_, found.error_norms_.mean(axis=0), rtol=1e-5)
+    for i in range(N):
+        right = np.flatnonzero(found.correct_[:, i] == 1)
+        assert found.first_learned_[i] == (right[0] if len(right) else -1)
+        assert found.never_learned_[i] == (len(right) == 0)
+    # every sample is visited once an epoch, so events are falls from epoch to epoch
+    falls = (np.diff(found.correct_, axis=0) == -1).sum(axis=0)
+    np.testing.assert_array_equal(found.forgetting_counts_, falls)
+    assert found.never_learned_.any()
+
+
+def test_the_parts_record_what_the_whole_does():
+    X, y = data()
+    parts = LearningDifficulty(), ForgettingEvents(), EL2N()
+    net = make_net(TrainingDynamics(), *parts).fit(X, y)
+    whole = recorded(net)
+    for part, names in zip(
+        parts,
+        (
+            ("losses_", "difficulty_"),
+            ("correct_", "forgetting_counts_", "first_learned_", "never_learned_"),
+            ("error_norms_", "el2n_"),
+        ),
+        strict=True,
+    ):
+        for name in names:
+            found = getattr(recorded(net, type(part).__name__), name)
+            np.testing.assert_array_equal(found, getattr(whole, name))
+    assert "get_iterator" not in vars(net)
+
+
+@pytest.mark.parametrize("evaluation_pass", [False, True])
+def test_training_is_the_same_with_and_without(evaluation_pass):
+    X, y = data()
+    plain, watched = (
+        make_net(*callbacks, train_split=ValidSplit(5)).fit(X, y)
+        for callbacks in ((), (TrainingDynamics(evaluation_pass=evaluation_pass),))
+    )
+    for p, q in zip(plain.module_.parameters(), watched.module_.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert torch.equal(torch.rand(3), torch.rand(3)) is False  # the generator goes on
+    assert plain.history[:, "train_loss"] == watched.history[:, "train_loss"]
+
+
+@pytest.mark.parametrize("evaluation_pass", [False, True])
+def test_a_subset_of_the_samples(evaluation_pass):
+    X, y = data()
+    rows = np.array([7, 3, 41])
+    mask = np.zeros(N, dtype=bool)
+    mask[rows] = True
+    runs = {}
+    for name, indices in (("all", None), ("rows", rows), ("mask", mask)):
+        callback = TrainingDynamics(sample_indices=indices, evaluation_pass=evaluation_pass)
+        runs[name] = recorded(make_net(callback).fit(X, y))
+    for name in ("losses_", "difficulty_", "forgetting_counts_", "correct_", "el2n_"):
+        whole = getattr(runs["all"], name)
+        np.testing.assert_allclose(getattr(runs["rows"], name), whole[..., rows], rtol=1e-6)
+        np.testing.assert_allclose(
+            getattr(runs["mask"], name), whole[..., np.sort(rows)], rtol=1e-6
+        )
+
+
+def test_the_evaluation_pass_is_in_evaluation_mode_after_the_epoch():
+    X, y = data()
+    net = make_net(TrainingDynamics(evaluation_pass=True), train_split=ValidSplit(5)).fit(X, y)
+    with torch.no_grad():
+        z = net.module_.eval()(torch.from_numpy(X))
+    expected = F.cross_entropy(z, torch.from_numpy(y), reduction="none").numpy()
+    np.testing.assert_allclose(recorded(net).losses_[-1], expected, rtol=1e-4, atol=1e-6)
+    assert not np.isnan(recorded(net).losses_).any()  # validation rows, too
+
+
+def test_warm_restarts_go_on_and_fit_begins_anew():
+    X, y = data()
+    net = make_net(Spy(), max_epochs=3).fit(X, y)
+    net.partial_fit(X, y)
+    spy = recorded(net, "Spy")
+    assert spy.losses_.shape == (6, N)
+    assert_as_by_hand(spy, X, 6)
+    net.set_params(warm_start=True)
+    net.fit(X, y)
+    assert recorded(net, "Spy").losses_.shape == (9, N)
+    net.set_params(warm_start=False)
+    net.fit(X, y)
+    assert recorded(net, "Spy").losses_.shape == (3, N)
+
+
+def test_one_logit():
+    X, y = data(n_classes=2)
+    net = make_net(
+        TrainingDynamics(evaluation_pass=True),
+        cls=NeuralNetBinaryClassifier,
+        module=nn.Linear(4, 1),
+        criterion=nn.BCEWithLogitsLoss,
+    ).fit(X, y.astype(np.float32))
+    found = recorded(net)
+    with torch.no_grad():
+        z = net.module_(torch.from_numpy(X))[:, 0]
+    expected = F.binary_cross_entropy_with_logits(z, torch.from_numpy(y).float(), reduction="none")
+    np.testing.assert_allclose(found.losses_[-1], expected.numpy(), rtol=1e-4)
+    np.testing.assert_array_equal(found.correct_[-1], (z > 0).numpy() == y)
+
+
+def test_copies_of_the_net():
+    X, y = data()
+    net = make_net(TrainingDynamics(sample_indices=[1, 2])).fit(X, y)
+    for copied in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        np.testing.assert_array_equal(recorded(copied).losses_, recorded(net).losses_)
+        copied.partial_fit(X, y)
+        assert recorded(copied).losses_.shape == (8, 2)
+    anew = clone(net)
+    assert anew.callbacks[0].sample_indices == [1, 2]
+    assert not hasattr(anew.callbacks[0], "curves_")
+    # a pickle holds no data
+    big = np.zeros((N, 4, 5000), dtype=np.float32)
+    net = make_net(TrainingDynamics(), module=nn.Sequential(nn.Flatten(), nn.Linear(20_000, 3)))
+    net.set_params(max_epochs=1).fit(big, y)
+    assert len(pickle.dumps(recorded(net))) < 20_000
+
+
+def test_an_interrupted_epoch_is_not_counted():
+    X, y = data()
+
+    class Interrupts(ForgettingEvents):
+        def on_batch_end(self, net, training=None, **kwargs):
+            super().on_batch_end(net, training=training, **kwargs)
+            if len(net.history) == 3 and len(net.history[-1, "batches"]) == 2:
+                raise KeyboardInterrupt
+
+    net = make_net(Interrupts()).fit(X, y)
+    assert recorded(net, "Interrupts").correct_.shape == (2, N)
+    net.partial_fit(X, y)
+    assert recorded(net, "Interrupts").correct_.shape[0] > 2
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        X, y = data()
+        return iter(zip(X, y, strict=True))
+
+    def __len__(self):
+        return N
+
+
+class TestErrors:
+    def test_nothing_recorded(self):
+        for callback, name in (
+            (TrainingDynamics(), "losses_"),
+            (LearningDifficulty(), "difficulty_"),
+            (ForgettingEvents(), "forgetting_counts_"),
+            (EL2N(), "el2n_"),
+        ):
+            with pytest.raises(
+                NotFittedError, match=f"This {type(callback).__name__} has recorded"
+            ):
+                getattr(callback, name)
+
+    @pytest.mark.parametrize("rows", [[0, N], [-1], [1, 1], [], [0.5], [True] * 3, [[1]], "all"])
+    def test_rows_that_the_data_does_not_have(self, rows):
+        net = make_net(TrainingDynamics(sample_indices=rows))
+        with pytest.raises(
+            ValueError, match=f"unique rows of the training data, from 0 to {N - 1}"
+        ):
+            net.fit(*data())
+
+    def test_other_data_after_a_warm_restart(self):
+        net = make_net(TrainingDynamics()).fit(*data())
+        with pytest.raises(ValueError, match=f"tracks {N} samples, and training goes on with 20"):
+            net.partial_fit(*data(20))
+        net.partial_fit(*data())  # and nothing is broken
+        assert recorded(net).losses_.shape == (8, N)
+
+    def test_probabilities(self):
+        net = make_net(TrainingDynamics(), criterion=nn.NLLLoss)
+        with pytest.raises(ValueError, match=r"set criterion=torch\.nn\.CrossEntropyLoss"):
+            net.fit(*data())
+
+    def test_a_data_set_without_indices(self):
+        net = make_net(TrainingDynamics(), iterator_train__shuffle=False)
+        with pytest.raises(ValueError, match=r"batch sampler of a DataLoader.*Endless"):
+            net.fit(Endless(), None)
+
+    def test_an_iterator_that_is_no_loader(self):
+        def batches(dataset, **kwargs):
+            return [dataset[:8]]
+
+        net = make_net(TrainingDynamics(), iterator_train=batches)
+        with pytest.raises(ValueError, match="trains on a list"):
+            net.fit(*data())
+
+    def test_targets_that_are_no_classes(self):
+        X, _ = data()
+        net = make_net(TrainingDynamics())
+        with pytest.raises(ValueError, match="need one class label each"):
+            net.fit(X, np.full((N, 3), 1 / 3, dtype=np.float32))
+
+    def test_tokens(self):
+        net = make_net(TrainingDynamics(), module=nn.Unflatten(1, (2, 2)))
+        with pytest.raises((ValueError, RuntimeError)):
+            net.fit(*data())

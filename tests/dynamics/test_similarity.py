@@ -1,0 +1,98 @@
+"""train_test_similarity against the whole kernel, and against real steps."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_lpntk.dynamics import predict_update, train_test_similarity
+from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    X = torch.randn(320, 4).double()
+    return net, X[:40], np.arange(40) % 3, X[40:], np.arange(280) % 3
+
+
+def kernel_of(name, net, X, y, X2, y2):
+    return empirical_ntk(net, X2, y2, X, y, kernel=name).toarray()
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_partners_are_the_ends_of_the_whole_kernel(problem, normalize):
+    net, X, y, X2, y2 = problem
+    result = train_test_similarity(*problem, n_partners=3, normalize=normalize)
+    assert set(result) == {"lpntk", "loss_gradient"}
+    for name, found in result.items():
+        K = kernel_of(name, net, X, y, X2, y2)
+        if normalize:
+            own = empirical_ntk(net, X2, y2, kernel=name).diag()
+            other = empirical_ntk(net, X, y, kernel=name).diag()
+            K = K / np.sqrt(np.outer(own, other))
+        order = np.argsort(K, axis=1)
+        np.testing.assert_array_equal(found.harmful, order[:, :3])
+        np.testing.assert_array_equal(found.helpful, order[:, ::-1][:, :3])
+        for end in ("helpful", "harmful"):
+            expected = np.take_along_axis(K, found[end], axis=1)
+            np.testing.assert_allclose(found[f"{end}_values"], expected, rtol=1e-9)
+
+
+def test_helpful_samples_help_and_harmful_ones_hurt(problem):
+    """The loss-gradient kernel is minus the change of the loss by a small step."""
+    net, X, y, X2, y2 = problem
+    found = train_test_similarity(*problem, kernels=["loss_gradient"]).loss_gradient
+    for test in range(5):
+        for end, sign in (("helpful", 1), ("harmful", -1)):
+            u = found[end][test, 0]
+            step = predict_update(net, X[[u]], y[[u]], X2[[test]], learning_rate=1e-3)
+            gain = step.delta_log_proba[0, y2[test]]
+            np.testing.assert_allclose(gain / 1e-3, found[f"{end}_values"][test, 0], rtol=1e-9)
+            assert np.sign(gain) == sign
+
+
+def test_without_test_labels_the_predictions_count(problem):
+    net, X, y, X2, _ = problem
+    with torch.no_grad():
+        predicted = net(X2).argmax(1)
+    found, expected = (train_test_similarity(net, X, y, X2, y2) for y2 in (None, predicted))
+    np.testing.assert_array_equal(found.lpntk.helpful_values, expected.lpntk.helpful_values)
+    one = nn.Linear(4, 1).double()
+    with torch.no_grad():
+        predicted = (one(X2)[:, 0] > 0).long()
+    found, expected = (train_test_similarity(one, X, y % 2, X2, y2) for y2 in (None, predicted))
+    np.testing.assert_array_equal(found.lpntk.harmful, expected.lpntk.harmful)
+
+
+def test_ties_go_to_the_lowest_row(problem):
+    net, X, y, X2, y2 = problem
+    doubled = torch.cat([X, X])
+    found = train_test_similarity(net, doubled, np.tile(y, 2), X2, y2, n_partners=4)
+    np.testing.assert_array_equal(found.lpntk.helpful[:, 1::2], found.lpntk.helpful[:, ::2] + 40)
+
+
+def test_some_parameters_and_callables(problem):
+    def confident(logits, y):
+        return torch.softmax(logits, 1)
+
+    net, X, y, X2, y2 = problem
+    found = train_test_similarity(*problem, kernels=["lpntk", confident], parameters="2")
+    K = lpntk_kernel(net, X2, y2, X, y, parameters="2")
+    np.testing.assert_array_equal(found.lpntk.helpful[:, 0], K.argmax(axis=1))
+    assert found.confident.helpful.shape == (280, 5)
+
+
+def test_errors(problem):
+    net, X, y, X2, y2 = problem
+    with pytest.raises(ValueError, match="n_partners=41, but there are 40"):
+        train_test_similarity(net, X, y, X2, y2, n_partners=41)
+    with pytest.raises(ValueError, match=r"X_test has samples of shape \(3,\)"):
+        train_test_similarity(net, X, y, X2[:, :3], y2)
+    with pytest.raises(ValueError, match="several cotangents"):
+        train_test_similarity(net, X, y, X2, y2, kernels=["entk"])
+    with pytest.raises(ValueError, match="y_train must have shape"):
+        train_test_similarity(net, X, y[:3], X2, y2)
+    with pytest.raises(ValueError, match="labels must be logit columns"):
+        train_test_similarity(net, X, y + 1, X2, y2)
