@@ -40,6 +40,7 @@ ALLOWED = {
     },
     "_batches": set(),
     "dynamics": {"_batches", "_engine", "_features", "_nets", "kernels"},
+    "inspection": {"cluster", "dynamics", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},
 }
 GROUND = {"exceptions", "_version", "_locks"}

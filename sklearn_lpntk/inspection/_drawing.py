@@ -1,0 +1,29 @@
+"""What all Displays share: colours that colour-blind readers tell apart, and axes."""
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+# Okabe and Ito, "Color Universal Design", 2008
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, BLACK, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C8C8C"
+COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
+MARKERS = "osv^Dxh+P*<>"
+
+
+def axes_for(ax, name, **subplots):
+    """The axes given, or new ones with their figure."""
+    check_matplotlib_support(f"{name}.plot")
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        ax = plt.subplots(layout="constrained", **subplots)[1]
+    return ax
+
+
+def vector(values, name, n=None):
+    """A one-dimensional array of n numbers."""
+    values = np.asarray(values)
+    if values.ndim != 1 or (n is not None and len(values) != n):
+        wanted = "(n_samples,)" if n is None else f"({n},)"
+        raise ValueError(f"{name} must have shape {wanted}; got {values.shape}.")
+    return values

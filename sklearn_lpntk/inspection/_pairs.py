@@ -1,0 +1,254 @@
+"""Pairs of samples as images: who stands in for whom, and who fights whom."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..kernels import empirical_ntk
+from ._drawing import vector
+
+KINDS = ("redundant", "contradictory")
+
+
+class SamplePairsDisplay:
+    """Pairs of images, one above the other.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_pairs, 2, height, width) or (n_pairs, 2, height, width, 3)
+    captions : list of (str, str)
+        Above each image.
+    rows : (str, str)
+        What the upper and the lower images are.
+    title : str
+
+    Attributes
+    ----------
+    axes_ : ndarray of shape (2, n_pairs) of matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_lpntk.RedundancyPruner : Finds dominators.
+    sklearn_lpntk.dynamics.train_test_similarity : Finds partners of test samples.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn_lpntk.datasets import load_digit_images
+    >>> from sklearn_lpntk.inspection import SamplePairsDisplay
+    >>> X, y = load_digit_images()
+    >>> display = SamplePairsDisplay.from_predictions(X, [(0, 10), (1, 11)], y=y)
+    >>> display.images.shape
+    (2, 2, 8, 8)
+    """
+
+    def __init__(self, *, images, captions, rows, title):
+        self.images, self.captions, self.rows, self.title = images, captions, rows, title
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        kind="redundant",
+        n_pairs=8,
+        image_shape=None,
+        figure=None,
+        **imshow_kw,
+    ):
+        """The most redundant samples with their dominators, or the most contradictory pairs.
+
+        Parameters
+        ----------
+        estimator : fitted RedundancyPruner, nn.Module or fitted skorch net
+            A pruner of a strategy with ``dominators_`` for ``kind="redundant"``; a network, or a
+            pruner with ``net_``, for ``"contradictory"``.
+        X : array of shape (n_samples, ...)
+            The training samples: images (height, width), (channels, height, width) or
+            (height, width, channels), or rows with ``image_shape``.
+        y : array of shape (n_samples,)
+            Their labels; for ``"contradictory"`` logit columns.
+        kind : {"redundant", "contradictory"}, default="redundant"
+        n_pairs : int, default=8
+            Contradictory pairs have the smallest cosines under the lpNTK, and no sample twice.
+        image_shape : tuple of int, default=None
+        figure : matplotlib Figure or SubFigure, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : SamplePairsDisplay
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}; got {kind!r}.")
+        found = _redundant if kind == "redundant" else _contradictory
+        pairs, values = found(estimator, X, y, n_pairs)
+        rows, symbol = {
+            "redundant": (("redundant", "dominated by"), "ρ"),
+            "contradictory": (("one", "the other"), "cos"),
+        }[kind]
+        return cls.from_predictions(
+            X,
+            pairs,
+            y=y,
+            values=[f"{symbol} = {value:.2f}" for value in values],
+            rows=rows,
+            title=f"Most {kind} pairs",
+            image_shape=image_shape,
+            figure=figure,
+            **imshow_kw,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        X,
+        pairs,
+        *,
+        X2=None,
+        y=None,
+        y2=None,
+        values=None,
+        rows=("sample", "partner"),
+        title="Pairs of samples",
+        image_shape=None,
+        figure=None,
+        **imshow_kw,
+    ):
+        """Draw given pairs.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, ...)
+            Images, or rows with ``image_shape``.
+        pairs : array-like of shape (n_pairs, 2)
+            A row of X and one of X2.
+        X2 : array of shape (n_samples_2, ...), default=None
+            Where the second of each pair is from; None means X.
+        y, y2 : arrays of shape (n_samples,) and (n_samples_2,), default=None
+            Labels for the captions; y2 is y where X2 is X.
+        values : sequence of str, default=None
+            One more caption for each pair.
+        rows : (str, str), default=("sample", "partner")
+        title : str, default="Pairs of samples"
+        image_shape : tuple of int, default=None
+        figure : matplotlib Figure or SubFigure, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : SamplePairsDisplay
+        """
+        pairs = np.asarray(pairs)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or pairs.dtype.kind not in "iu":
+            raise ValueError(
+                f"pairs must be an int array of shape (n_pairs, 2); got shape {pairs.shape} and "
+                f"dtype {pairs.dtype}."
+            )
+        X, y = np.asarray(X), None if y is None else vector(y, "y", len(X))
+        X2, y2 = (X, y) if X2 is None else (np.asarray(X2), y2)
+        sides = [_as_images(part[index], image_shape) for part, index in zip((X, X2), pairs.T)]
+        labels = [
+            [""] * len(pairs) if own is None else [str(np.asarray(own)[i]) for i in index]
+            for own, index in zip((y, y2), pairs.T)
+        ]
+        values = [""] * len(pairs) if values is None else values
+        captions = [
+            ("\n".join(filter(None, (first, value))), second)
+            for first, second, value in zip(*labels, values, strict=True)
+        ]
+        display = cls(images=np.stack(sides, axis=1), captions=captions, rows=rows, title=title)
+        return display.plot(figure, **imshow_kw)
+
+    def plot(self, figure=None, **imshow_kw):
+        """Draw the pairs.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, default=None
+            Where to draw; several axes are made in it.
+        **imshow_kw
+            For matplotlib's ``imshow``.
+
+        Returns
+        -------
+        display : SamplePairsDisplay
+        """
+        from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        n_pairs = len(self.images)
+        if figure is None:
+            figure = plt.figure(figsize=(1.2 * n_pairs + 0.8, 3.6), layout="constrained")
+        axes = figure.subplots(2, n_pairs, squeeze=False)
+        style = ({"cmap": "gray_r"} if self.images.ndim == 4 else {}) | imshow_kw
+        for column, (pair, captions) in enumerate(zip(self.images, self.captions)):
+            for ax, image, caption in zip(axes[:, column], pair, captions):
+                ax.imshow(image, **style)
+                ax.set_title(caption, fontsize=9)
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+        for ax, name in zip(axes[:, 0], self.rows):
+            ax.set_ylabel(name)
+        figure.suptitle(self.title)
+        self.axes_, self.figure_ = axes, figure
+        return self
+
+
+def _redundant(estimator, X, y, n_pairs):
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "dominators_"):
+        raise ValueError(
+            "kind='redundant' needs a fitted RedundancyPruner with dominators_: of strategy "
+            f"'redundant' or 'redundant+head'; got a {type(estimator).__name__}."
+        )
+    scores = vector(estimator.redundancy_, "estimator.redundancy_", len(X))
+    rows = np.flatnonzero((estimator.dominators_ >= 0) & np.isfinite(scores))
+    if not len(rows):
+        raise ValueError("The pruner found no redundant sample, so there is no pair to draw.")
+    rows = rows[np.argsort(-scores[rows], kind="stable")[:n_pairs]]
+    return np.stack([rows, estimator.dominators_[rows]], axis=1), scores[rows]
+
+
+def _contradictory(estimator, X, y, n_pairs):
+    operator = empirical_ntk(getattr(estimator, "net_", estimator), X, y)
+    norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), np.finfo(np.float32).tiny))
+    n = len(norms)
+    columns, values = np.empty((n, n_pairs), dtype=np.int64), np.empty((n, n_pairs))
+    for start in range(0, n, 500):
+        rows = slice(start, min(start + 500, n))
+        cosines = operator.block(rows, slice(None)) / (norms[rows, None] * norms)
+        columns[rows] = np.argsort(cosines, axis=1, kind="stable")[:, :n_pairs]
+        values[rows] = np.take_along_axis(cosines, columns[rows], axis=1)
+    pairs, found, used = [], [], set()
+    for k in np.argsort(values, axis=None, kind="stable"):
+        i, j = k // n_pairs, columns.flat[k]
+        if not used & {i, j}:
+            pairs.append((i, j))
+            found.append(values.flat[k])
+            used |= {i, j}
+        if len(pairs) == n_pairs:
+            break
+    return np.array(pairs), found
+
+
+def _as_images(X, image_shape):
+    """(n, height, width) or (n, height, width, 3)."""
+    X = X if image_shape is None else X.reshape(len(X), *image_shape)
+    if X.ndim == 4 and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
+        X = X.transpose(0, 2, 3, 1)
+    if X.ndim == 4 and X.shape[3] == 1:
+        X = X[..., 0]
+    if X.ndim == 3 or (X.ndim == 4 and X.shape[3] == 3):
+        return X
+    raise ValueError(
+        "X must hold images, of shape (height, width), with 1 or 3 channels or none; got samples "
+        f"of shape {X.shape[1:]}. Pass image_shape=, such as (28, 28)."
+    )
