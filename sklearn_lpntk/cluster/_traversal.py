@@ -47,13 +47,16 @@ def farthest_point_clustering(diagonal, row, n_clusters):
 
 
 def farthest_point_order(first, row, n_samples):
-    """All samples, each the farthest from those before it; ties to the lowest index."""
+    """All samples after some first ones, each the farthest from those before it.
+
+    Ties go to the lowest index.
+    """
     order = np.empty(n_samples, dtype=np.int64)
-    order[0] = first
-    similarity = np.array(row(first, np.full(n_samples, -np.inf)), dtype=np.float64)
-    similarity[first] = np.inf
-    for k in range(1, n_samples):
-        order[k] = np.argmin(similarity)
+    order[: len(first)] = first
+    similarity = np.full(n_samples, -np.inf)
+    for k in range(n_samples):
+        if k >= len(first):
+            order[k] = np.argmin(similarity)
         np.maximum(similarity, row(order[k], similarity), out=similarity)
         similarity[order[k]] = np.inf
     return order

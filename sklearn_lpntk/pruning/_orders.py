@@ -16,6 +16,7 @@ from .._features import extract, make_extractor, operator_of, store_path, worker
 from .._nets import logits_module
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
+from ._clean import is_contradicted, label_margins, medoids_then_farthest
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
 
@@ -103,10 +104,14 @@ class Samples:
         screened = self.options["precision"] == "screened"
         return function(operator, *args, screened=screened, **options)
 
-    def per_class(self, function, *args):
-        """``function(*args, class indices)`` for every class, on the workers."""
+    def per_class(self, function, *args, among=None):
+        """``function(*args, class indices)`` for every class, on the workers.
+
+        ``among``, a mask, narrows the classes; one that is empty then is passed over.
+        """
         run = workers_of(*self._operators.values(), n_jobs=self.options["n_jobs"]).get("map", map)
-        return list(run(Task(function, *args), self.classes))
+        classes = self.classes if among is None else [c[among[c]] for c in self.classes]
+        return list(run(Task(function, *args), [c for c in classes if len(c)]))
 
 
 @dataclass
@@ -161,7 +166,7 @@ def herding_order(rows):
 
 
 def _cover(rows):
-    return farthest_point_order(int(np.argmax(rows.mean())), rows.row, len(rows))
+    return farthest_point_order([int(np.argmax(rows.mean()))], rows.row, len(rows))
 
 
 def coverage(samples):
@@ -173,8 +178,23 @@ def _cover_cosine(operator, members):
     return members[_cover(CosineRows(operator._restricted(members)))]
 
 
+def clean_coverage(samples):
+    """Coverage from a few medoids on, of the samples whose labels the kernel does not deny."""
+    margins = label_margins(samples.operator("pntk"), samples.columns)
+    contradicted = is_contradicted(margins)
+    visits = samples.per_class(_cover_from_medoids, samples.operator(), among=~contradicted)
+    denied = np.flatnonzero(contradicted)
+    denied = denied[np.argsort(margins[denied], kind="stable")]
+    kept_longest_last = interleave(visits, len(samples))[::-1]
+    return Ordering(np.concatenate([denied, kept_longest_last]), scores=margins)
+
+
+def _cover_from_medoids(operator, members):
+    return members[medoids_then_farthest(CosineRows(operator._restricted(members)))]
+
+
 def k_center(samples):
-    """The same on the last layer's inputs, Euclidean."""
+    """Coverage on the last layer's inputs, Euclidean."""
     _, embeddings = logits_and_embeddings(logits_module(samples.net), samples.X)
     return _visit_within_classes(samples, _cover_vectors, EuclideanRows, embeddings.cpu().numpy())
 
@@ -184,7 +204,7 @@ def _cover_vectors(similarity, Z, members):
 
 
 def k_center_input(samples):
-    """The same on flattened X, by cosine; trains no net."""
+    """Coverage on flattened X, by cosine; trains no net."""
     return _visit_within_classes(samples, _cover_vectors, CosineVectorRows, samples.X)
 
 
@@ -375,6 +395,7 @@ class Strategy:
 STRATEGIES = {
     "herding": Strategy(herding),
     "coverage": Strategy(coverage),
+    "clean_coverage": Strategy(clean_coverage),
     "redundant": Strategy(redundant, has_auto=True),
     "head": Strategy(head, has_auto=True, clusters=True),
     "redundant+head": Strategy(redundant_head, has_auto=True, clusters=True),

@@ -78,12 +78,15 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Scores the samples; it must emit logits. None means ``estimator`` if that is a skorch
         net, else a small default net built from the data. A net that is trained already is
         ``FrozenEstimator(net)``; its integer labels are logit columns.
-    strategy : {"herding", "coverage", "redundant", "head", "redundant+head", "keep_head", \
-            "random", "el2n", "grand", "k_center", "k_center_input"}, default="herding"
+    strategy : {"herding", "coverage", "clean_coverage", "redundant", "head", "redundant+head", \
+            "keep_head", "random", "el2n", "grand", "k_center", "k_center_input"}, \
+            default="herding"
         What is kept and what goes:
 
         * ``"herding"``: the kept samples' mean feature follows the class's.
         * ``"coverage"``: farthest point traversal of the cosine kernel within each class.
+        * ``"clean_coverage"``: samples whose label the kernel contradicts go first; of the rest
+          some medoids of each class stay longest, then the same traversal.
         * ``"redundant"``: a sample goes the sooner, the more another one dominates it.
         * ``"head"``: random samples of the largest cluster, then of the next.
         * ``"redundant+head"``: the redundant ones, then the head of what is left.
@@ -590,8 +593,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         -------
         frame : pandas.DataFrame
             Columns ``kept``, ``prune_rank`` (0 goes first) and, where they were computed,
-            ``score`` (of ``"el2n"`` and ``"grand"``), ``redundancy``, ``dominator`` and
-            ``cluster``.
+            ``score`` (of ``"el2n"`` and ``"grand"``, and the margin of the label by which
+            ``"clean_coverage"`` drops samples), ``redundancy``, ``dominator`` and ``cluster``.
         """
         import pandas as pd
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def interleave(visits, n_samples):
-    """One keep order from a visit order per class: by rank / class size, then by index.
+    """One keep order from a visit order per class: by rank / number visited, then by index.
 
     Parameters
     ----------
@@ -14,12 +14,12 @@ def interleave(visits, n_samples):
 
     Returns
     -------
-    keep_order : ndarray of shape (n_samples,)
+    keep_order : ndarray of shape (n_visited,)
     """
-    position = np.empty(n_samples)
+    position = np.full(n_samples, np.inf)
     for visited in visits:
         position[visited] = np.arange(len(visited)) / len(visited)
-    return np.lexsort((np.arange(n_samples), position))
+    return np.lexsort((np.arange(n_samples), position))[: sum(map(len, visits))]
 
 
 def dropped_rows(prune_order, y, n_drop):

@@ -113,7 +113,7 @@ def test_number_of_clusters(n_clusters, expected):
 
 def test_order_visits_the_farthest_first():
     X = np.array([0.0, 10.0, 4.0, 4.0, 9.0])
-    order = farthest_point_order(0, lambda i, similarity: -np.abs(X - X[i]), 5)
+    order = farthest_point_order([0], lambda i, similarity: -np.abs(X - X[i]), 5)
     assert order.tolist() == [0, 1, 2, 4, 3]
 
 

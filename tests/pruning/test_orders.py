@@ -109,6 +109,91 @@ def test_coverage(data, net, kernel, memory):
     np.testing.assert_array_equal(found[::-1], expected)
 
 
+def literal_margins(P, y):
+    """Mean cosine to the others of the own class, minus the largest to another class."""
+    C, out = cosine(P), []
+    for i in range(len(y)):
+        own = [C[i, j] for j in range(len(y)) if y[j] == y[i] and j != i]
+        others = [C[i, y == c].mean() for c in set(y) if c != y[i]]
+        out.append(np.mean(own) - max(others))
+    return np.array(out)
+
+
+def medoids(S, n_medoids):
+    chosen = []
+    while len(chosen) < n_medoids:
+        value = [
+            -np.inf if j in chosen else S[:, [*chosen, j]].max(axis=1).sum() for j in range(len(S))
+        ]
+        chosen.append(int(np.argmax(value)))
+    return chosen
+
+
+def test_clean_coverage(data, net, kernel, memory):
+    X, _ = data
+    y = data[1].copy()
+    rng = np.random.default_rng(1)
+    wrong = rng.choice(N, 9, replace=False)
+    y[wrong] = (y[wrong] + 1) % K
+    kernel = lpntk_kernel(net, X, y).astype(np.float64)
+    margins = literal_margins(empirical_ntk(net, X, kernel="pntk").toarray().astype(np.float64), y)
+    contradicted = margins < -np.median(margins) / 4
+    assert contradicted.sum() > 3
+
+    visits = []
+    for c in range(K):
+        members = np.flatnonzero((y == c) & ~contradicted)
+        S = cosine(kernel[np.ix_(members, members)])
+        visited = medoids(S, round(0.5 * len(members) ** 0.5))
+        while len(visited) < len(members):
+            nearest = S[:, visited].max(axis=1)
+            nearest[visited] = np.inf
+            visited.append(int(np.argmin(nearest)))
+        visits.append(members[visited])
+    denied = np.flatnonzero(contradicted)
+    expected = [*denied[np.argsort(margins[denied])], *interleaved(visits)[::-1]]
+    found = order(net, (X, y), strategy="clean_coverage")
+    np.testing.assert_array_equal(found.prune_order, expected)
+    np.testing.assert_allclose(found.scores, margins, rtol=1e-4, atol=1e-6)
+
+
+def test_wrong_labels_go_first():
+    """Three clouds, every tenth label wrong: these go, and on right labels hardly any."""
+    rng = np.random.default_rng(0)
+    true = np.arange(300) % K
+    X = (rng.normal(size=(300, 5)) + 4 * np.eye(5)[true]).astype(np.float32)
+    for share in (0.1, 0.0):
+        wrong = rng.random(300) < share
+        y = np.where(wrong, (true + rng.integers(1, K, 300)) % K, true)
+        torch.manual_seed(0)
+        options = {"criterion": nn.CrossEntropyLoss, "max_epochs": 20, "lr": 0.1, "verbose": 0}
+        net = FrozenEstimator(NeuralNetClassifier(make_module, **options).fit(X, y))
+        pruner = RedundancyPruner(
+            net=net, strategy="clean_coverage", prune_fraction=max(0.02, wrong.mean())
+        )
+        pruner.fit_resample(X, y)
+        if share:
+            assert wrong[pruner.pruned_indices_].mean() > 0.9
+            assert pruner.to_frame()["score"].to_numpy()[wrong].max() < 0
+        else:
+            assert (pruner.to_frame()["score"] < 0).mean() < 0.02
+
+
+def test_the_only_sample_of_a_class_is_not_contradicted():
+    from sklearn_lpntk.pruning._clean import is_contradicted, label_margins
+
+    class Identity:
+        def diag(self):
+            return np.array([1.0, 1.0, 1.0, 0.0])
+
+        def matmul(self, V):
+            return np.diag(self.diag()) @ V
+
+    margins = label_margins(Identity(), np.array([0, 0, 1, 0]))
+    assert margins.tolist() == [0, 0, np.inf, 0]
+    assert not is_contradicted(margins).any()
+
+
 def test_k_center(data, net):
     X, y = data
     with torch.no_grad():

@@ -22,6 +22,7 @@ N = 240
 KERNEL_STRATEGIES = [
     "herding",
     "coverage",
+    "clean_coverage",
     "redundant",
     "head",
     "redundant+head",
