@@ -26,7 +26,7 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(digit_net, 400, 5e-3),
     "mnist": Recipe(lenet5, 600),
-    "cifar": Recipe(small_resnet, 2_000),
+    "cifar": Recipe(small_resnet, 1_400),
 }
 
 
