@@ -14,7 +14,7 @@ from . import _curves
 
 
 class _SampleCallback(Callback):
-    """Follows the samples of a fit, and hands their logits to the curves of ``_make_curves``."""
+    """Follows the samples of a fit, and hands their logits to the curves of `_make_curves`."""
 
     def __init__(self, *, sample_indices=None, evaluation_pass=False):
         self.sample_indices = sample_indices
@@ -41,48 +41,42 @@ class _SampleCallback(Callback):
             self.n_samples_ = n_samples
             self.position_ = torch.full((n_samples,), -1)
             self.position_[self.tracked_] = torch.arange(len(self.tracked_))
-            self.curves_ = self._make_curves(len(self.tracked_))
+            self.curves_ = _curves.Curves(self._make_curves(len(self.tracked_)))
         if n_samples != self.n_samples_:
             raise ValueError(
                 f"{type(self).__name__} tracks {self.n_samples_} samples, and training goes on "
                 f"with {n_samples}. Continue with the data that it began with, or call "
                 "net.initialize() to begin anew."
             )
-        for curve in self.curves_.values():
-            curve.begin_epoch(net.device)
+        self.curves_.begin_epoch()
 
     def on_batch_end(self, net, batch=None, training=None, *, y_pred=None, **kwargs):
         if not training:
             return
         rows = self.batches_.next()
         if not self.evaluation_pass:
-            self._update(rows, batch, y_pred)
+            self._add(rows, batch, y_pred)
 
     def on_epoch_end(self, net, **kwargs):
         if self.evaluation_pass:
             self._evaluate(net)
-        for curve in self.curves_.values():
-            curve.end_epoch()
+        self.curves_.end_epoch()
 
     def on_train_end(self, net, **kwargs):
         del self.batches_  # it holds the data
 
     # -- the samples of a batch -----------------------------------------------------------
 
-    @torch.no_grad()
-    def _update(self, rows, batch, y_pred):
-        y = unpack_data(batch)[1]
-        logits, y = _logits_and_columns(y_pred, y, len(rows))
-        positions = self.position_[torch.as_tensor(rows)]
+    def _add(self, rows, batch, y_pred):
+        logits, y = _logits_and_columns(y_pred, unpack_data(batch)[1], len(rows))
+        positions = self.position_[torch.from_numpy(rows)]
         if len(self.tracked_) < self.n_samples_:
             hit = torch.nonzero(positions >= 0)[:, 0]
             if not len(hit):
                 return
             positions, hit = positions[hit], hit.to(logits.device)
             logits, y = logits[hit], y[hit]
-        positions = positions.to(logits.device, non_blocking=True)
-        for curve in self.curves_.values():
-            curve.update(positions, logits, y)
+        self.curves_.add(positions, logits, y)
 
     def _evaluate(self, net):
         subset = Subset(self.batches_.dataset, self.tracked_.tolist())
@@ -92,11 +86,11 @@ class _SampleCallback(Callback):
             for batch in net.get_iterator(subset, training=False):
                 y_pred = net.evaluation_step(batch, training=False)
                 n = len(y_pred[0] if isinstance(y_pred, tuple) else y_pred)
-                self._update(self.tracked_[start : start + n], batch, y_pred)
+                self._add(self.tracked_[start : start + n], batch, y_pred)
                 start += n
 
     def _curve(self, name):
-        curves = getattr(self, "curves_", {})
+        curves = self.curves_.by_name if hasattr(self, "curves_") else {}
         if name not in curves or not curves[name].epochs:
             raise NotFittedError(
                 f"This {type(self).__name__} has recorded no epoch yet; put it into the net's "
@@ -379,7 +373,7 @@ def _tracked_rows(sample_indices, n_samples):
 
 
 def _logits_and_columns(y_pred, y, n):
-    """Logits (n, K) in single precision, K at least 2, and labels as columns."""
+    """Logits (n, K), K at least 2, and labels as columns."""
     logits = y_pred[0] if isinstance(y_pred, tuple) else y_pred
     logits = logits.detach()
     logits = logits[:, None] if logits.ndim == 1 else logits
@@ -399,7 +393,7 @@ def _logits_and_columns(y_pred, y, n):
     require_columns(y, logits.shape[1])
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
-    return logits.float(), y
+    return logits, y
 
 
 def _stacked(curve):

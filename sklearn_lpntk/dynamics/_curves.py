@@ -1,17 +1,68 @@
-"""Curves of single samples over epochs, from logits as they come by: torch only."""
+"""Curves of single samples over epochs, from log-probabilities as they come by: torch only."""
 
 import torch
-from torch.nn.functional import cross_entropy, one_hot
 
 
-def losses(logits, y):
+def losses(log_proba, y):
     """Cross-entropy of each sample."""
-    return cross_entropy(logits, y, reduction="none")
+    return -log_proba.gather(1, y[:, None])[:, 0]
 
 
-def error_norms(logits, y):
+def error_norms(log_proba, y):
     """Euclidean norm of ``softmax(z) - e_y`` of each sample (EL2N)."""
-    return (torch.softmax(logits, 1) - one_hot(y, logits.shape[1])).norm(dim=1)
+    label = y[:, None]
+    return (
+        log_proba.exp()
+        .scatter_add_(1, label, -torch.ones_like(label, dtype=torch.float32))
+        .norm(dim=1)
+    )
+
+
+class Curves:
+    """Several curves of the same samples, fed in large pieces: small ones cost as much.
+
+    Attributes
+    ----------
+    by_name : dict of str to curve
+    """
+
+    PIECE = 2**20  # logits that are kept before they are looked at
+
+    def __init__(self, by_name):
+        self.by_name, self._kept, self._size = by_name, [], 0
+
+    def begin_epoch(self):
+        self._kept, self._size, self._open = [], 0, False
+
+    def add(self, positions, logits, y):
+        """The logits of a batch, of samples at some positions."""
+        self._kept.append((positions, logits, y))
+        self._size += logits.numel()
+        if self._size >= self.PIECE:
+            self._flush()
+
+    def end_epoch(self):
+        self._flush()
+        for curve in self.by_name.values():
+            curve.end_epoch()
+
+    @torch.no_grad()
+    def _flush(self):
+        kept, self._kept, self._size = self._kept, [], 0
+        device = kept[0][1].device if kept else "cpu"
+        if not self._open:
+            self._open = True
+            for curve in self.by_name.values():
+                curve.begin_epoch(device)
+        if not kept:
+            return
+        whole = [torch.cat(part) for part in zip(*kept)]
+        # a sample that comes twice must be looked at in turn
+        pieces = [whole] if len(whole[0].unique()) == len(whole[0]) else kept
+        for positions, logits, y in pieces:
+            positions, log_proba = positions.to(device), torch.log_softmax(logits.float(), 1)
+            for curve in self.by_name.values():
+                curve.update(positions, log_proba, y)
 
 
 class MeanCurve:
@@ -23,8 +74,8 @@ class MeanCurve:
     def begin_epoch(self, device):
         self._sum, self._visits = torch.zeros(2, self.n_samples, dtype=torch.float32, device=device)
 
-    def update(self, positions, logits, y):
-        values = self.measure(logits, y)
+    def update(self, positions, log_proba, y):
+        values = self.measure(log_proba, y)
         self._sum.index_add_(0, positions, values)
         self._visits.index_add_(0, positions, torch.ones_like(values))
 
@@ -48,8 +99,8 @@ class LearnedCurve:
         self._last, self.counts = self._last.to(device), self.counts.to(device)
         self._now = torch.full_like(self._last, -1)
 
-    def update(self, positions, logits, y):
-        right = (logits.argmax(1) == y).to(torch.int8)
+    def update(self, positions, log_proba, y):
+        right = (log_proba.argmax(1) == y).to(torch.int8)
         forgotten = (self._last[positions] == 1) & (right == 0)
         # not index_add_: a sample that is in the batch twice was forgotten once
         self.counts[positions] = self.counts[positions] + forgotten

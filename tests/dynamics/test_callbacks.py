@@ -15,7 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from sklearn_lpntk.dynamics import EL2N, ForgettingEvents, LearningDifficulty, TrainingDynamics
+from sklearn_lpntk.dynamics import (
+    EL2N,
+    ForgettingEvents,
+    LearningDifficulty,
+    TrainingDynamics,
+    _curves,
+)
 
 N = 50
 
@@ -105,8 +111,10 @@ LOADERS = {
 
 
 @pytest.mark.filterwarnings("ignore:.*os.fork:DeprecationWarning")
+@pytest.mark.parametrize("piece", [1, 60, 2**20])
 @pytest.mark.parametrize("case", LOADERS)
-def test_every_visit_is_recorded_where_it_belongs(case):
+def test_every_visit_is_recorded_where_it_belongs(case, piece, monkeypatch):
+    monkeypatch.setattr(_curves.Curves, "PIECE", piece)
     X, y = data()
     net = make_net(Spy(), **LOADERS[case], max_epochs=6).fit(X, y)
     spy = recorded(net, "Spy")
@@ -126,7 +134,9 @@ def with_replacement(dataset, **kwargs):
     return DataLoader(dataset, sampler=RandomSampler(dataset, replacement=True), **kwargs)
 
 
-def test_samples_drawn_with_replacement():
+@pytest.mark.parametrize("piece", [1, 60, 2**20])
+def test_samples_drawn_with_replacement(piece, monkeypatch):
+    monkeypatch.setattr(_curves.Curves, "PIECE", piece)
     X, y = data()
     net = make_net(Spy(), iterator_train=with_replacement, max_epochs=8).fit(X, y)
     spy = recorded(net, "Spy")
