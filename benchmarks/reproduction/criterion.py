@@ -55,7 +55,7 @@ def _run_draw(name, part, missing, records):
         subsets = _subsets(strategy, net, part, [row["kept"] for row in rows], seed)
         scoring_seconds = time.process_time() - start
         for row, rows_kept in zip(rows, subsets, strict=True):
-            found = _retrained(recipe, part, rows_kept, seed)
+            found = retrained(recipe, part, rows_kept, seed)
             records.append(row | found | {"scoring_cpu_s": round(scoring_seconds, 2)})
 
 
@@ -66,7 +66,7 @@ def _subsets(strategy, net, part, shares, seed):
     return list(pruner.prune_path(part.X, part.y, [1 - share for share in shares]))
 
 
-def _retrained(recipe, part, rows, seed):
+def retrained(recipe, part, rows, seed):
     """Test accuracy of a net trained on some rows, in both arms."""
     epochs = max(1, round(recipe.n_steps * len(rows) / len(part.y)))
     validation = part.X_validation, part.y_validation

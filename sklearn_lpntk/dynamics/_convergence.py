@@ -16,10 +16,11 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
 
     For a pair of samples, ``|| kappa I_K - K ||_F / sqrt(width)``, with the labelled kernel
     ``kappa`` and the empirical tangent kernel K, a K x K matrix; its mean over pairs of equal and
-    of different labels. The theorem bounds it by the order of ``width ** -0.5``. That holds for
-    equal labels, where the mean of the difference vanishes. For different ones
-    ``s(y) . s(y') = K - 4``, not K, so that the last layer's own parts of the two kernels differ by
-    ``4 / K`` of its inputs' inner product, and the distance grows like ``width ** 0.5``.
+    of different labels. The theorem bounds it by the order of ``width ** -0.5``, times the largest
+    entry of the tangent kernel of the last layer's inputs. That entry is bounded where one hidden
+    layer grows, and grows itself where several do, under PyTorch's parametrisation. And for
+    different labels ``s(y) . s(y') = K - 4``, not K, so that the last layer's own parts of the two
+    kernels differ by ``4 / K`` of its inputs' inner product: that grows like ``width ** 0.5``.
 
     Parameters
     ----------
