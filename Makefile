@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-scale clean
+.PHONY: demo test lint docs bench bench-dynamics bench-scale clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/prune_digits.py
@@ -21,6 +21,9 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/bench_kernel.py
+
+bench-dynamics: $(VENV)/installed
+	$(BIN)/python benchmarks/bench_dynamics.py
 
 bench-scale: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_scale.py all

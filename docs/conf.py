@@ -12,6 +12,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "numpydoc",
+    "myst_parser",
 ]
 exclude_patterns = ["_build", "bench_table.rst", "scale_table.rst"]
 autosummary_generate = True

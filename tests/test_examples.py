@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
+matplotlib.use("Agg")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -46,3 +48,21 @@ def test_the_leak_example(study, capsys):
     assert leak["lpntk"][0] > 0.99 > leak["lpntk"][1] + 0.2
     assert abs(leak["pntk"][0] - leak["pntk"][1]) < 0.25
     assert "pntk" in capsys.readouterr().out
+
+
+def test_the_dynamics_example(study, tmp_path, capsys):
+    import training_dynamics
+
+    recorded, found = training_dynamics.main(tmp_path)
+    assert recorded.losses_.shape == (15, 1797)
+    assert found.actual.sum() > 0
+    assert (tmp_path / "training_dynamics.png").exists()
+    assert "never learned" in capsys.readouterr().out
+
+
+def test_the_similarity_example(study, tmp_path, capsys):
+    import train_test_similarity
+
+    found = train_test_similarity.main(tmp_path)
+    assert found.lpntk.helpful.shape == (450, 5)
+    assert len(list(tmp_path.glob("*.png"))) == 2

@@ -31,8 +31,20 @@ def _quiet_afterwards():
     own.setLevel(logging.NOTSET)
 
 
-@pytest.mark.usefixtures("_quiet_afterwards")
-@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning", "scale"])
+@pytest.fixture
+def _no_window():
+    """A page draws pictures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("_quiet_afterwards", "_no_window")
+@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning", "scale", "dynamics"])
 def test_examples_of_the_user_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (README.parent / "docs" / f"{page}.rst").read_text()

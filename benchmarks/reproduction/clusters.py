@@ -142,8 +142,8 @@ def described_share(rows):
     return (
         f"head {mean['head']:.0%} (null {mean['null_head']:.0%}), {mean['n_above_one']:.0f} "
         f"clusters of more than one (null {mean['null_n_above_one']:.0f}); easiest tenth in the "
-        f"head {mean['easy_in_head']:.0%} (null {mean['null_easy_in_head']:.0%}); a tenth of the head "
-        f"dropped: {mean['accuracy']:.2%}, random {mean['random_accuracy']:.2%} "
+        f"head {mean['easy_in_head']:.0%} (null {mean['null_easy_in_head']:.0%}); a tenth of the "
+        f"head dropped: {mean['accuracy']:.2%}, random {mean['random_accuracy']:.2%} "
         f"(t({len(rows) - 1}) = {test.statistic:.2f}, p = {test.pvalue:.2f})"
     )
 

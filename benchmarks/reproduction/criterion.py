@@ -8,15 +8,18 @@ same number of epochs. The validation set, with the noise of the training set, p
 import argparse
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 
 from sklearn_lpntk import RedundancyPruner
+from sklearn_lpntk.inspection import PruningCurveDisplay
 from sklearn_lpntk.pruning._orders import STRATEGIES
 
 from .data import load, split
 from .records import FOLDER, Records
+from .report import PAGE, save_figure, write_row
 from .training import RECIPES, accuracy, as_fitted_net, train
 
 KEPT = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -91,20 +94,140 @@ def main():
     parser.add_argument("--kept", type=float, nargs="+", default=KEPT)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--n-train", type=int)
-    parser.add_argument("--out", help="file of the raw numbers")
+    parser.add_argument("--out", help="file of the raw numbers; then no page is written")
+    parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = options.out or FOLDER / f"criterion_{options.dataset}.jsonl"
-    run(
-        options.dataset,
-        load(options.dataset, options.cifar),
-        options.noise,
-        range(options.first_seed, options.first_seed + options.seeds),
-        options.strategies,
-        options.kept,
-        Records(path, KEYS),
-        n_train=options.n_train,
+    records = Records(path, KEYS)
+    if not options.report:
+        run(
+            options.dataset,
+            load(options.dataset, options.cifar),
+            options.noise,
+            range(options.first_seed, options.first_seed + options.seeds),
+            options.strategies,
+            options.kept,
+            records,
+            n_train=options.n_train,
+        )
+    for arm in ARMS:
+        print(f"same {arm}\n{table(records.rows, arm)}")
+    if not options.out:
+        report(options.dataset, records.rows)
+
+
+# -- the page -----------------------------------------------------------------------------
+
+ARMS = ("steps", "epochs")
+CONTROLS = ("random", "el2n", "grand", "k_center", "k_center_input")
+
+
+def scores_of(rows, arm):
+    """Accuracies in percent by (noise, strategy, share kept)."""
+    scores = {}
+    for row in rows:
+        key = row["noise"], row["strategy"], row["kept"]
+        scores.setdefault(key, []).append(100 * row[arm])
+    return scores
+
+
+def _mean_and_se(values):
+    return np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def table(rows, arm):
+    """Means and standard errors as text, a block for each noise; best mean starred."""
+    scores, lines = scores_of(rows, arm), []
+    kept = sorted({k for _, s, k in scores if s != "all"})
+    strategies = [s for s in STRATEGIES if any(key[1] == s for key in scores)]
+    for noise in sorted({key[0] for key in scores}):
+        full = scores.get((noise, "all", 1.0), [np.nan])
+        mean, se = _mean_and_se(full)
+        lines.append(f"{noise:.0%} wrong labels; all samples: {mean:.1f} ({se:.1f})")
+        lines.append("kept".ljust(16) + "".join(f"{k:>12.0%}" for k in kept))
+        best = {
+            k: max(strategies, key=lambda s: np.mean(scores.get((noise, s, k), [-1]))) for k in kept
+        }
+        for s in strategies:
+            cells = [scores.get((noise, s, k)) for k in kept]
+            texts = ["" if c is None else "{:.1f} ({:.1f})".format(*_mean_and_se(c)) for c in cells]
+            stars = ["*" if best[k] == s else " " for k in kept]
+            lines.append(s.ljust(16) + "".join(f"{t}{x}".rjust(12) for t, x in zip(texts, stars)))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def against_controls(rows, strategy, arm="steps"):
+    """(noise, kept, difference to the best control in points, standard error of that control)."""
+    scores, found = scores_of(rows, arm), []
+    for noise, s, kept in sorted(scores):
+        if s != strategy:
+            continue
+        controls = [scores[key] for c in CONTROLS if (key := (noise, c, kept)) in scores]
+        mean, se = max(_mean_and_se(c) for c in controls)
+        found.append((noise, kept, np.mean(scores[noise, s, kept]) - mean, se))
+    return found
+
+
+def verdict(rows, strategy):
+    """Where a strategy is above, within and below the best control, by its standard error."""
+    cells = against_controls(rows, strategy)
+    above = sum(d > se for *_, d, se in cells)
+    below = [(n, k, d, se) for n, k, d, se in cells if d < -se]
+    text = f"{strategy}: above the best control in {above} of {len(cells)} cells"
+    where = ", ".join(
+        f"{d:+.1f} (s.e. {se:.1f}) at {k:.0%} kept, {n:.0%} noise" for n, k, d, se in below
     )
+    return text + (f", below in {len(below)}: {where}" if below else ", below in none")
+
+
+def report(name, rows):
+    (PAGE.parent / f"criterion_{name}.txt").write_text(
+        "\n".join(f"Same number of {arm}.\n\n{table(rows, arm)}" for arm in ARMS)
+    )
+    noises = sorted({row["noise"] for row in rows})
+    figure, axes = plt.subplots(
+        1, len(noises), figsize=(5.5 * len(noises), 4.5), layout="constrained", sharey=True
+    )
+    scores = scores_of(rows, "steps")
+    shown = ("clean_coverage", "herding", "coverage", "redundant", "random", "k_center", "el2n")
+    for ax, noise in zip(np.atleast_1d(axes), noises):
+        kept = sorted({k for n, s, k in scores if n == noise and s != "all"})
+        by_strategy = {
+            s: _padded([scores.get((noise, s, k), []) for k in kept])
+            for s in shown
+            if any(key[1] == s for key in scores)
+        }
+        PruningCurveDisplay.from_predictions(
+            [1 - k for k in kept],
+            by_strategy,
+            full_scores=scores.get((noise, "all", 1.0)),
+            score_name="test accuracy (%)",
+            ax=ax,
+            ms=4,
+        )
+        ax.set_title(f"{name}, {noise:.0%} wrong labels, ± 1 s.e.")
+    save_figure(figure, f"criterion_{name}")
+    n_seeds = len({row["seed"] for row in rows})
+    strategies = [
+        s
+        for s in ("clean_coverage", "herding", "coverage")
+        if any(row["strategy"] == s for row in rows)
+    ]
+    write_row(
+        f"criterion_{name}",
+        claim=f"Which criterion wins, {name.upper()}, {n_seeds} seeds, same number of steps",
+        paper="(not in the paper)",
+        here="; ".join(verdict(rows, s) for s in strategies),
+        verdict="no rule wins everywhere; see the tables",
+    )
+
+
+def _padded(lists):
+    """Lists of different length as rows, filled up with nan."""
+    width = max(1, *map(len, lists))
+    return np.array([[*values, *[np.nan] * (width - len(values))] for values in lists])
 
 
 if __name__ == "__main__":

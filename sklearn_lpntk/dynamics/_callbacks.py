@@ -104,6 +104,7 @@ class LearningDifficulty(_SampleCallback):
 
     The learning difficulty of a sample is the integral of its loss over training [1]_, [2]_: large
     where it is learned late, or never.
+
     Parameters
     ----------
     sample_indices : array of int or bool, default=None
@@ -130,9 +131,8 @@ class LearningDifficulty(_SampleCallback):
     Notes
     -----
     Warm restarts (``partial_fit``, ``warm_start=True``) go on recording, ``initialize`` begins
-    anew.
-    The samples may be shuffled, drawn with replacement, or loaded by workers. Training is the same
-    with and without the callback.
+    anew. The samples may be shuffled, drawn with replacement, or loaded by workers. Training is
+    the same with and without the callback.
 
     References
     ----------
@@ -173,6 +173,7 @@ class LearningDifficulty(_SampleCallback):
 
 class ForgettingEvents(_SampleCallback):
     """How often each sample was forgotten: right at one visit, wrong at the next [1]_.
+
     Parameters
     ----------
     sample_indices : array of int or bool, default=None
@@ -249,6 +250,7 @@ class ForgettingEvents(_SampleCallback):
 
 class EL2N(_SampleCallback):
     """Norm of the error vector of each sample over the epochs [1]_.
+
     Parameters
     ----------
     sample_indices : array of int or bool, default=None
@@ -312,6 +314,7 @@ class EL2N(_SampleCallback):
 
 class TrainingDynamics(LearningDifficulty, ForgettingEvents, EL2N):
     """All curves of single samples at once: losses, forgetting, and EL2N.
+
     Parameters
     ----------
     sample_indices : array of int or bool, default=None

@@ -42,6 +42,7 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     -------
     result : Bunch
         ``widths`` : ndarray of shape (n_widths,)
+            The widths.
         ``same_label, different_label`` : ndarray of shape (n_widths, n_repeats)
             Mean distance over pairs of two samples.
         ``exponent_same_label, exponent_different_label`` : float

@@ -63,7 +63,9 @@ def difficulty_correlation(
         ``difficulty`` : ndarray of shape (n_samples,)
             Among all samples, in nats times epochs.
         ``subset_difficulty`` : ndarray of shape (n_sizes, n_samples)
+            In subsets of each size.
         ``subset_sizes`` : ndarray of shape (n_sizes,)
+            The sizes.
 
     Raises
     ------

@@ -1,0 +1,108 @@
+"""The harness of the reproduction: what its numbers rest on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.reproduction import criterion, forgetting
+from benchmarks.reproduction.data import load, split
+from benchmarks.reproduction.records import Records
+from benchmarks.reproduction.training import RECIPES, Recipe, train
+from sklearn_lpntk.dynamics import ForgettingPrediction
+
+
+def test_records_survive_a_kill(tmp_path):
+    path = tmp_path / "some" / "file.jsonl"
+    records = Records(path, ("a", "b"))
+    records.append({"a": 1, "b": 2, "score": 0.5})
+    with path.open("a") as file:
+        file.write('{"a": 1, "b": 3, "sco')  # torn
+    again = Records(path, ("a", "b"))
+    assert again.rows == [{"a": 1, "b": 2, "score": 0.5}]
+    assert {"a": 1, "b": 2} in again
+    assert {"a": 1, "b": 3} not in again
+    again.append({"a": 1, "b": 3, "score": 1})
+    assert [json.loads(line)["b"] for line in path.read_text().splitlines()] == [2, 3]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+def test_splits_do_not_overlap_and_test_labels_are_right(digits):
+    X = digits[0]
+    clean, noisy = (split(digits, "digits", 3, noise=noise) for noise in (0, 0.2))
+    np.testing.assert_array_equal(clean.X, noisy.X)
+    assert not clean.is_wrong.any()
+    assert noisy.is_wrong.sum() == round(0.2 * len(noisy.y))
+    np.testing.assert_array_equal(noisy.y != clean.y, noisy.is_wrong)
+    assert (noisy.y_validation != clean.y_validation).sum() == 40
+    np.testing.assert_array_equal(noisy.y_test, clean.y_test)
+    parts = [part.reshape(len(part), -1) for part in (clean.X, clean.X_validation, clean.X_test)]
+    assert sum(map(len, parts)) == len(X)
+    rows = {row.tobytes() for part in parts for row in part}
+    assert len(rows) == len({row.tobytes() for row in X.reshape(len(X), -1)})
+
+
+def test_a_short_arm_is_the_beginning_of_a_long_one(digits):
+    part = split(digits, "digits", 0)
+    recipe = Recipe(RECIPES["digits"].module, 60)
+    data = part.X, part.y, (part.X_validation, part.y_validation), 0
+    both = train(recipe, *data, {"long": 60, "short": 20})
+    alone = train(recipe, *data, {"short": 20})
+    assert both["short"][1:] == alone["short"][1:]
+    for p, q in zip(both["short"][0].parameters(), alone["short"][0].parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert both["long"][2] >= both["short"][2]
+
+
+def test_a_run_goes_on_where_it_stopped(digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "digits", Recipe(RECIPES["digits"].module, 12))
+    records = Records(tmp_path / "r.jsonl", criterion.KEYS)
+    options = {"n_train": 300}
+    criterion.run("digits", digits, [0.1], [0], ["random", "el2n"], [0.5], records, **options)
+    assert {r["strategy"] for r in records.rows} == {"all", "random", "el2n"}
+    assert [r["n_kept"] for r in records.rows] == [300, 150, 150]
+    lines = records.path.read_text().splitlines(keepends=True)
+    records.path.write_text("".join(lines[:2]))
+    again = Records(records.path, criterion.KEYS)
+    criterion.run("digits", digits, [0.1], [0], ["random", "el2n"], [0.5], again, **options)
+    drop = [{k: v for k, v in r.items() if k != "scoring_cpu_s"} for r in again.rows]
+    assert drop == [{k: v for k, v in r.items() if k != "scoring_cpu_s"} for r in records.rows]
+
+
+def test_the_best_control_is_what_a_strategy_is_compared_with():
+    rows = [
+        {"noise": 0.0, "strategy": s, "kept": 0.5, "steps": score}
+        for s, scores in (
+            ("herding", (0.9, 0.9)),
+            ("random", (0.8, 0.9)),
+            ("k_center", (0.91, 0.93)),
+            ("redundant", (0.99, 0.99)),  # no control
+        )
+        for score in scores
+    ]
+    ((noise, kept, difference, se),) = criterion.against_controls(rows, "herding")
+    assert (noise, kept) == (0.0, 0.5)
+    np.testing.assert_allclose([difference, se], [-2, 1])
+    assert "below in 1: -2.0 (s.e. 1.0) at 50% kept" in criterion.verdict(rows, "herding")
+
+
+def test_counts_of_forgetting_and_of_its_control():
+    found = ForgettingPrediction(
+        iterations=np.zeros(5, int),
+        samples=np.arange(5),
+        margins=np.array([0.1, 0.5, 0.2, 0.9, 0.3]),
+        predicted=np.array([False, True, True, False, False]),
+        actual=np.array([False, True, False, True, False]),
+        state_dict={},
+    )
+    counts = forgetting.counts(found)
+    assert counts == {"n_candidates": 5, "tp": 1, "fp": 1, "fn": 1, "control_tp": 0}
+    summary = forgetting.summary([counts, counts])
+    assert summary["n_events"] == 4
+    assert summary["precision"][0] == summary["recall"][0] == summary["f1"][0] == 0.5
+    assert summary["control_f1"] == 0
