@@ -106,3 +106,24 @@ def test_counts_of_forgetting_and_of_its_control():
     assert summary["n_events"] == 4
     assert summary["precision"][0] == summary["recall"][0] == summary["f1"][0] == 0.5
     assert summary["control_f1"] == 0
+
+
+def test_forgetting_goes_on_where_it_was_killed(digits, tmp_path, monkeypatch):
+    X, y, *_ = digits
+    monkeypatch.setitem(forgetting.STARTS, "digits", (RECIPES["digits"].module, 60))
+    monkeypatch.setattr(forgetting, "CHUNK", 5)
+    monkeypatch.setattr(forgetting, "LEARNING_RATE", 0.05)
+    keys = "seed", "training_mode", "chunk"
+    options = {"seed": 0, "training_mode": False}
+    paths = [tmp_path / name for name in ("whole", "part")]
+    whole, part = (Records(path / "r.jsonl", keys) for path in paths)
+    forgetting.run("digits", X, y, whole, n_events=30, folder=paths[0], **options)
+    n = whole.rows[0]["tp"] + whole.rows[0]["fn"]
+    forgetting.run("digits", X, y, part, n_events=n, folder=paths[1], **options)
+    assert 0 < len(part.rows) < len(whole.rows)
+    part.path.write_text("")  # killed before the row was written
+    part = Records(part.path, keys)
+    forgetting.run("digits", X, y, part, n_events=30, folder=paths[1], **options)
+    assert part.rows == whole.rows
+    with pytest.raises(FileNotFoundError, match="weights after the last"):
+        forgetting.run("digits", X, y, part, n_events=10**6, folder=tmp_path, **options)

@@ -8,6 +8,7 @@ goes on where it was. The control predicts the same number of events, those of s
 import argparse
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.stats import binomtest
@@ -18,7 +19,7 @@ from sklearn_lpntk.dynamics import predict_forgetting
 from ..nets import lenet5, small_resnet
 from .data import load
 from .records import FOLDER, Records
-from .report import write_row
+from .report import save_figure, write_row
 from .training import device
 
 # the net, and the steps of SGD at rate 0.05 that bring it to the middle of its training
@@ -46,15 +47,30 @@ def start(name, X, y, seed):
 def run(name, X, y, records, *, seed, training_mode, n_events, folder):
     """Chunks of training until so many events were seen."""
     key = {"seed": seed, "training_mode": training_mode}
-    done = [row for row in records.rows if all(row[k] == v for k, v in key.items())]
-    seen, chunk = sum(row["tp"] + row["fn"] for row in done), len(done)
+    saved = Path(folder) / f"{name}_{seed}_{training_mode}.pt"
+
+    def done():
+        return [row for row in records.rows if all(row[k] == v for k, v in key.items())]
+
+    def enough():
+        return sum(row["tp"] + row["fn"] for row in done()) >= n_events
+
+    if enough():
+        return
+    if saved.exists():
+        last = torch.load(saved)
+        if last["row"] not in records:  # killed between the two writes
+            records.append(last["row"])
+    elif done():
+        raise FileNotFoundError(
+            f"{records.path} holds {len(done())} chunks, but {saved} with the weights after the "
+            "last is not there: begin anew with --out, or with the folder of that run."
+        )
     module = start(name, X, y, seed)
-    weights = Path(folder) / f"{name}_{seed}_{training_mode}.pt"
-    if done:
-        saved = torch.load(weights)
-        chunk = saved["chunk"]  # weights are written first: at most one row is missing
-        module.load_state_dict(saved["state"])
-    while seen < n_events:
+    if done():
+        module.load_state_dict(last["state"])
+    while not enough():
+        chunk = len(done())
         found = predict_forgetting(
             module,
             X,
@@ -67,10 +83,10 @@ def run(name, X, y, records, *, seed, training_mode, n_events, folder):
         )
         row = key | {"chunk": chunk} | counts(found)
         module.load_state_dict(found.state_dict)
+        whole = saved.with_suffix(".tmp")
+        torch.save({"row": row, "state": found.state_dict}, whole)
+        whole.replace(saved)
         records.append(row)
-        chunk += 1
-        torch.save({"chunk": chunk, "state": found.state_dict}, weights)
-        seen += row["tp"] + row["fn"]
 
 
 def counts(found):
@@ -166,10 +182,35 @@ PAPER = {
     "mnist": "precision 95.56 ± 8.14, recall 86.67 ± 13.67, F1 89.96 ± 7.10 %",
     "cifar": "precision 96.99 ± 3.99, recall 98.99 ± 1.61, F1 97.87 ± 2.08 % (ResNet-18)",
 }
+# mean and standard deviation of precision, recall and F1
+PAPER_NUMBERS = {
+    "mnist": [(95.56, 8.14), (86.67, 13.67), (89.96, 7.10)],
+    "cifar": [(96.99, 3.99), (98.99, 1.61), (97.87, 2.08)],
+}
 AIM = {"mnist": 0.95, "cifar": 0.98}
 
 
+def draw(name, rows):
+    """Precision, recall and F1 beside the paper's and those of the control."""
+    s, words = summary(rows), ("precision", "recall", "f1")
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    mine = np.array([s[word] for word in words]) * 100
+    errors = np.abs(mine[:, 1:] - mine[:, :1]).T
+    bars = (
+        ("paper, mean ± sd over batches", *np.array(PAPER_NUMBERS[name]).T, "#8C8C8C"),
+        (f"here, {s['n_events']:,} events, 95 % interval", mine[:, 0], errors, "#0072B2"),
+        ("here, smallest margins", np.full(3, 100 * s["control_f1"]), None, "#E69F00"),
+    )
+    for k, (label, heights, error, color) in enumerate(bars):
+        ax.bar(np.arange(3) + 0.27 * (k - 1), heights, 0.25, yerr=error, label=label, color=color)
+    ax.set_xticks(range(3), words)
+    ax.set(ylabel="%", ylim=(0, 130), title=f"Forgetting events, predicted one step ahead, {name}")
+    ax.legend(loc="upper left", fontsize="small")
+    save_figure(figure, f"forgetting_{name}")
+
+
 def _write_row(name, modes):
+    draw(name, modes[False])
     here = described(name, modes[False])
     if modes[True]:
         here += ". Real steps in training mode: " + described(name, modes[True])

@@ -20,6 +20,25 @@ def axes_for(ax, name, **subplots):
     return ax
 
 
+def grid_for(ax, name, shape, *, figsize):
+    """A grid of axes: those given, a single one divided, or those of a new figure."""
+    check_matplotlib_support(f"{name}.plot")
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        return plt.subplots(*shape, figsize=figsize, layout="constrained", squeeze=False)[1]
+    if isinstance(ax, plt.Axes):
+        ax.set_axis_off()
+        return ax.get_subplotspec().subgridspec(*shape).subplots(squeeze=False)
+    axes = np.asarray(ax, dtype=object)
+    if axes.size != np.prod(shape):
+        raise ValueError(
+            f"{name} draws a grid of {shape[0]} x {shape[1]} axes: pass one, to be divided, or "
+            f"{np.prod(shape)} of them; got {axes.size}."
+        )
+    return axes.reshape(shape)
+
+
 def vector(values, name, n=None):
     """A one-dimensional array of n numbers."""
     values = np.asarray(values)

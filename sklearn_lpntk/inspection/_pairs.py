@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..kernels import empirical_ntk
-from ._drawing import vector
+from ._drawing import grid_for, vector
 
 KINDS = ("redundant", "contradictory")
 
@@ -56,7 +56,7 @@ class SamplePairsDisplay:
         kind="redundant",
         n_pairs=8,
         image_shape=None,
-        figure=None,
+        ax=None,
         **imshow_kw,
     ):
         """The most redundant samples with their dominators, or the most contradictory pairs.
@@ -75,7 +75,7 @@ class SamplePairsDisplay:
         n_pairs : int, default=8
             Contradictory pairs have the smallest cosines under the lpNTK, and no sample twice.
         image_shape : tuple of int, default=None
-        figure : matplotlib Figure or SubFigure, default=None
+        ax : matplotlib Axes or array of them, default=None
         **imshow_kw
             As for `plot`.
 
@@ -99,7 +99,7 @@ class SamplePairsDisplay:
             rows=rows,
             title=f"Most {kind} pairs",
             image_shape=image_shape,
-            figure=figure,
+            ax=ax,
             **imshow_kw,
         )
 
@@ -116,7 +116,7 @@ class SamplePairsDisplay:
         rows=("sample", "partner"),
         title="Pairs of samples",
         image_shape=None,
-        figure=None,
+        ax=None,
         **imshow_kw,
     ):
         """Draw given pairs.
@@ -136,7 +136,7 @@ class SamplePairsDisplay:
         rows : (str, str), default=("sample", "partner")
         title : str, default="Pairs of samples"
         image_shape : tuple of int, default=None
-        figure : matplotlib Figure or SubFigure, default=None
+        ax : matplotlib Axes or array of them, default=None
         **imshow_kw
             As for `plot`.
 
@@ -163,15 +163,15 @@ class SamplePairsDisplay:
             for first, second, value in zip(*labels, values, strict=True)
         ]
         display = cls(images=np.stack(sides, axis=1), captions=captions, rows=rows, title=title)
-        return display.plot(figure, **imshow_kw)
+        return display.plot(ax, **imshow_kw)
 
-    def plot(self, figure=None, **imshow_kw):
+    def plot(self, ax=None, **imshow_kw):
         """Draw the pairs.
 
         Parameters
         ----------
-        figure : matplotlib Figure or SubFigure, default=None
-            Where to draw; several axes are made in it.
+        ax : matplotlib Axes or array of 2 * n_pairs of them, default=None
+            New ones if None; a single one is divided.
         **imshow_kw
             For matplotlib's ``imshow``.
 
@@ -179,15 +179,9 @@ class SamplePairsDisplay:
         -------
         display : SamplePairsDisplay
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         n_pairs = len(self.images)
-        if figure is None:
-            figure = plt.figure(figsize=(1.2 * n_pairs + 0.8, 3.6), layout="constrained")
-        axes = figure.subplots(2, n_pairs, squeeze=False)
+        size = 1.2 * n_pairs + 0.8, 3.6
+        axes = grid_for(ax, type(self).__name__, (2, n_pairs), figsize=size)
         style = ({"cmap": "gray_r"} if self.images.ndim == 4 else {}) | imshow_kw
         for column, (pair, captions) in enumerate(zip(self.images, self.captions)):
             for ax, image, caption in zip(axes[:, column], pair, captions):
@@ -197,8 +191,9 @@ class SamplePairsDisplay:
                 ax.spines[:].set_visible(False)
         for ax, name in zip(axes[:, 0], self.rows):
             ax.set_ylabel(name)
-        figure.suptitle(self.title)
-        self.axes_, self.figure_ = axes, figure
+        self.axes_, self.figure_ = axes, axes[0, 0].figure
+        if ax is None:
+            self.figure_.suptitle(self.title)
         return self
 
 

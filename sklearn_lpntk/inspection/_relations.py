@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..kernels import empirical_ntk
-from ._drawing import BLUE, GREY, VERMILION, vector
+from ._drawing import BLUE, GREY, VERMILION, grid_for, vector
 
 
 class RelationsDisplay:
@@ -57,7 +57,7 @@ class RelationsDisplay:
         labels=None,
         max_samples=500,
         random_state=None,
-        figure=None,
+        ax=None,
         **imshow_kw,
     ):
         """Compute the kernel of a network, of some samples at most.
@@ -73,7 +73,7 @@ class RelationsDisplay:
         max_samples : int, default=500
             Of more samples so many are drawn at random.
         random_state : int, RandomState instance or None, default=None
-        figure : matplotlib Figure or SubFigure, default=None
+        ax : matplotlib Axes or two of them, default=None
         **imshow_kw
             As for `plot`.
 
@@ -90,10 +90,10 @@ class RelationsDisplay:
         X = {k: v[rows] for k, v in X.items()} if isinstance(X, dict) else X[rows]
         net = getattr(estimator, "net_", estimator)
         K = empirical_ntk(net, X, y[rows], kernel=kernel).toarray()
-        return cls.from_predictions(K, y[rows], labels=labels, figure=figure, **imshow_kw)
+        return cls.from_predictions(K, y[rows], labels=labels, ax=ax, **imshow_kw)
 
     @classmethod
-    def from_predictions(cls, K, y, *, labels=None, figure=None, **imshow_kw):
+    def from_predictions(cls, K, y, *, labels=None, ax=None, **imshow_kw):
         """Draw a given kernel.
 
         Parameters
@@ -104,7 +104,7 @@ class RelationsDisplay:
             Classes.
         labels : array-like of shape (n_samples,), default=None
             Clusters.
-        figure : matplotlib Figure or SubFigure, default=None
+        ax : matplotlib Axes or two of them, default=None
         **imshow_kw
             As for `plot`.
 
@@ -121,15 +121,15 @@ class RelationsDisplay:
         cosines = K * np.outer(inverse, inverse)
         within = -cosines.mean(axis=1) if labels is None else vector(labels, "labels", len(K))
         order = np.lexsort((within, y))
-        return cls(cosines=cosines[np.ix_(order, order)], y=y[order]).plot(figure, **imshow_kw)
+        return cls(cosines=cosines[np.ix_(order, order)], y=y[order]).plot(ax, **imshow_kw)
 
-    def plot(self, figure=None, **imshow_kw):
+    def plot(self, ax=None, **imshow_kw):
         """Draw the block and the histogram.
 
         Parameters
         ----------
-        figure : matplotlib Figure or SubFigure, default=None
-            Where to draw; two axes are made in it.
+        ax : matplotlib Axes or two of them, default=None
+            New ones if None; a single one is divided.
         **imshow_kw
             For matplotlib's ``imshow``.
 
@@ -137,14 +137,8 @@ class RelationsDisplay:
         -------
         display : RelationsDisplay
         """
-        from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
-        if figure is None:
-            figure = plt.figure(figsize=(10, 4.2), layout="constrained")
-        self.axes_ = block, histogram = figure.subplots(1, 2)
+        axes = grid_for(ax, type(self).__name__, (1, 2), figsize=(10, 4.2))
+        self.axes_ = block, histogram = axes[0]
         # blue and orange, white between: also apart without red and green
         style = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "interpolation": "nearest"} | imshow_kw
         image = block.imshow(self.cosines, **style)
@@ -152,9 +146,9 @@ class RelationsDisplay:
         block.set_xticks(starts, classes)
         block.set_yticks(starts, classes)
         block.set(title="Cosines of pairs", xlabel="class", ylabel="class")
-        figure.colorbar(image, ax=block, label="cosine")
+        self.figure_ = block.figure
+        self.figure_.colorbar(image, ax=block, label="cosine")
         self._draw_histogram(histogram)
-        self.figure_ = figure
         return self
 
     def _draw_histogram(self, ax):

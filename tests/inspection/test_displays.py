@@ -255,10 +255,15 @@ class TestRelations:
         part = RelationsDisplay.from_estimator(net, X, y, max_samples=50, random_state=0)
         assert whole.cosines.shape == (200, 200)
         assert part.cosines.shape == (50, 50)
-        figure = plt.figure()
-        assert part.plot(figure).figure_ is figure
+        left, right = plt.subplots(1, 2)[1]
+        assert part.plot([left, right]).axes_.tolist() == [left, right]
+        divided = part.plot(plt.subplots()[1])
+        assert len(divided.axes_) == 2
+        divided.figure_.canvas.draw()
 
     def test_errors(self):
+        with pytest.raises(ValueError, match="grid of 1 x 2 axes"):
+            RelationsDisplay.from_predictions(np.eye(3), [0, 1, 1], ax=plt.subplots(3)[1])
         with pytest.raises(ValueError, match="K must be a square matrix"):
             RelationsDisplay.from_predictions(np.ones((2, 3)), [0, 1])
 
@@ -301,6 +306,12 @@ class TestPairs:
         ):
             display = SamplePairsDisplay.from_predictions(images, pairs, y=y, **options)
             assert display.images.shape == shape
+        axes = plt.subplots(2, 2)[1]
+        given = SamplePairsDisplay.from_predictions(X, pairs, ax=axes)
+        assert given.axes_.tolist() == axes.tolist()
+        divided = given.plot(plt.subplots()[1])
+        assert divided.axes_.shape == (2, 2)
+        divided.figure_.canvas.draw()
         two = SamplePairsDisplay.from_predictions(X[:9], pairs, X2=X[100:], y=y[:9], y2=y[100:])
         np.testing.assert_array_equal(two.images[:, 1], X[[101, 103], 0])
         assert two.captions[0] == (str(y[0]), str(y[101]))
