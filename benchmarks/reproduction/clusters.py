@@ -6,8 +6,6 @@ the samples that lies in the largest cluster, beside that of all samples; and te
 tenth of the largest cluster was dropped at random, beside random subsets of the same size.
 """
 
-import argparse
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from sklearn_lpntk.inspection import ClusterSizeDisplay
 from sklearn_lpntk.kernels import empirical_ntk
 
 from .data import load, split
-from .records import FOLDER, Records
+from .records import FOLDER, Records, arguments
 from .report import save_figure, write_row
 from .training import RECIPES, accuracy, device, train
 
@@ -116,13 +114,7 @@ def pruned_head(recipe, part, labels, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=RECIPES)
-    parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--n-train", type=int)
-    parser.add_argument("--out", help="file of the raw numbers; then no page is written")
-    options = parser.parse_args()
+    options = arguments(__doc__, RECIPES).parse_args()
     torch.set_num_threads(1)
     name = options.dataset
     records = Records(options.out or FOLDER / f"clusters_{name}.jsonl", ("seed", "share"))

@@ -5,7 +5,6 @@ new net is trained on what is kept. Two arms: the same number of steps as on all
 same number of epochs. The validation set, with the noise of the training set, picks the checkpoint.
 """
 
-import argparse
 import time
 
 import matplotlib.pyplot as plt
@@ -18,7 +17,7 @@ from sklearn_lpntk.inspection import PruningCurveDisplay
 from sklearn_lpntk.pruning._orders import STRATEGIES
 
 from .data import load, split
-from .records import FOLDER, Records
+from .records import FOLDER, Records, arguments
 from .report import PAGE, save_figure, write_row
 from .training import RECIPES, accuracy, as_fitted_net, train
 
@@ -85,16 +84,11 @@ def retrained(recipe, part, rows, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=RECIPES)
-    parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
+    parser = arguments(__doc__, RECIPES, seeds=5)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1, 0.2])
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kept", type=float, nargs="+", default=KEPT)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
-    parser.add_argument("--n-train", type=int)
-    parser.add_argument("--out", help="file of the raw numbers; then no page is written")
     parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)

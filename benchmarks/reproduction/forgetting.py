@@ -5,7 +5,6 @@ chunks, each appended to the raw numbers with the weights after it kept aside, s
 goes on where it was. The control predicts the same number of events, those of smallest margin.
 """
 
-import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +17,7 @@ from sklearn_lpntk.dynamics import predict_forgetting
 
 from ..nets import lenet5, small_resnet
 from .data import load
-from .records import FOLDER, Records
+from .records import FOLDER, Records, arguments
 from .report import save_figure, write_row
 from .training import device
 
@@ -130,12 +129,12 @@ def _proportion(hits, n):
     return hits / n, interval.low, interval.high
 
 
-def described(name, rows):
+def described(rows):
     """One line of the numbers."""
     s = summary(rows)
     parts = [
         f"{word} {100 * s[word][0]:.2f} % [{100 * s[word][1]:.2f}, {100 * s[word][2]:.2f}]"
-        for word in ("precision", "recall", "f1")
+        for word in WORDS
     ]
     return (
         f"{', '.join(parts)}; {s['n_events']:,} events in {s['n_iterations']:,} steps; smallest "
@@ -144,66 +143,60 @@ def described(name, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=STARTS)
-    parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--events", type=int, default=1000)
+    parser = arguments(__doc__, STARTS, seeds=1)
+    parser.add_argument("--events", type=int, default=1000, help="to be seen for each seed")
     parser.add_argument("--train-mode", action="store_true", help="real steps in training mode")
     parser.add_argument("--folder", default="artifacts", help="where the weights are kept")
-    parser.add_argument("--out", help="file of the raw numbers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     Path(options.folder).mkdir(parents=True, exist_ok=True)
     path = options.out or FOLDER / f"forgetting_{options.dataset}.jsonl"
     records = Records(path, ("seed", "training_mode", "chunk"))
     X, y = load(options.dataset, options.cifar)[:2]
-    run(
-        options.dataset,
-        X,
-        y,
-        records,
-        seed=options.seed,
-        training_mode=options.train_mode,
-        n_events=options.events,
-        folder=options.folder,
-    )
+    for seed in range(options.seeds):
+        run(
+            options.dataset,
+            X[: options.n_train],
+            y[: options.n_train],
+            records,
+            seed=seed,
+            training_mode=options.train_mode,
+            n_events=options.events,
+            folder=options.folder,
+        )
     modes = {
         mode: [r for r in records.rows if r["training_mode"] == mode] for mode in (False, True)
     }
     for mode, rows in modes.items():
         if rows:
-            print("training mode" if mode else "evaluation mode", described(options.dataset, rows))
+            print("training mode" if mode else "evaluation mode", described(rows))
     if not options.out:
         _write_row(options.dataset, modes)
 
 
-PAPER = {
-    "mnist": "precision 95.56 ± 8.14, recall 86.67 ± 13.67, F1 89.96 ± 7.10 %",
-    "cifar": "precision 96.99 ± 3.99, recall 98.99 ± 1.61, F1 97.87 ± 2.08 % (ResNet-18)",
-}
 # mean and standard deviation of precision, recall and F1
-PAPER_NUMBERS = {
+PAPER = {
     "mnist": [(95.56, 8.14), (86.67, 13.67), (89.96, 7.10)],
     "cifar": [(96.99, 3.99), (98.99, 1.61), (97.87, 2.08)],
 }
+WORDS = "precision", "recall", "f1"
 AIM = {"mnist": 0.95, "cifar": 0.98}
 
 
 def draw(name, rows):
     """Precision, recall and F1 beside the paper's and those of the control."""
-    s, words = summary(rows), ("precision", "recall", "f1")
+    s = summary(rows)
     figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    mine = np.array([s[word] for word in words]) * 100
+    mine = np.array([s[word] for word in WORDS]) * 100
     errors = np.abs(mine[:, 1:] - mine[:, :1]).T
     bars = (
-        ("paper, mean ± sd over batches", *np.array(PAPER_NUMBERS[name]).T, "#8C8C8C"),
+        ("paper, mean ± sd over batches", *np.array(PAPER[name]).T, "#8C8C8C"),
         (f"here, {s['n_events']:,} events, 95 % interval", mine[:, 0], errors, "#0072B2"),
         ("here, smallest margins", np.full(3, 100 * s["control_f1"]), None, "#E69F00"),
     )
     for k, (label, heights, error, color) in enumerate(bars):
         ax.bar(np.arange(3) + 0.27 * (k - 1), heights, 0.25, yerr=error, label=label, color=color)
-    ax.set_xticks(range(3), words)
+    ax.set_xticks(range(3), WORDS)
     ax.set(ylabel="%", ylim=(0, 130), title=f"Forgetting events, predicted one step ahead, {name}")
     ax.legend(loc="upper left", fontsize="small")
     save_figure(figure, f"forgetting_{name}")
@@ -211,14 +204,16 @@ def draw(name, rows):
 
 def _write_row(name, modes):
     draw(name, modes[False])
-    here = described(name, modes[False])
+    here = described(modes[False])
     if modes[True]:
-        here += ". Real steps in training mode: " + described(name, modes[True])
+        here += ". Real steps in training mode: " + described(modes[True])
     f1 = summary(modes[False])["f1"]
     write_row(
         f"forgetting_{name}",
         claim=f"Table 1: forgetting events are predicted one step ahead, {name.upper()}",
-        paper=PAPER[name],
+        paper=", ".join(
+            f"{word} {mean} ± {sd} %" for word, (mean, sd) in zip(WORDS, PAPER[name], strict=True)
+        ),
         here=here,
         verdict="reproduced" if f1[1] >= AIM[name] else "not at the level aimed at",
     )

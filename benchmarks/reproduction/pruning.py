@@ -6,8 +6,6 @@ and k-center would keep. Two arms: as many steps as on all samples, and as many 
 validation set picks the checkpoint. Paired tests over the seeds.
 """
 
-import argparse
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from sklearn_lpntk import RedundancyPruner
 
 from .criterion import retrained
 from .data import load, split
-from .records import FOLDER, Records
+from .records import FOLDER, Records, arguments
 from .report import save_figure, write_row
 from .training import RECIPES, as_fitted_net, train
 
@@ -103,13 +101,7 @@ def described(rows, recipe, arm="steps"):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=RECIPES)
-    parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--n-train", type=int)
-    parser.add_argument("--out", help="file of the raw numbers; then no page is written")
-    options = parser.parse_args()
+    options = arguments(__doc__, RECIPES).parse_args()
     torch.set_num_threads(1)
     name = options.dataset
     keys = ("seed", "recipe", "chosen_by")

@@ -1,5 +1,6 @@
 """Raw numbers, one JSON object a line: what a killed run has written is not run again."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -39,3 +40,15 @@ class Records:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
         self._done.add(self._key(row))
+
+
+def arguments(description, datasets, **defaults):
+    """The parser of a script: what all of them take, with other defaults."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("dataset", choices=datasets)
+    parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--n-train", type=int, help="training samples")
+    parser.add_argument("--out", help="file of the raw numbers; then no page is written")
+    parser.set_defaults(**defaults)
+    return parser
