@@ -196,7 +196,10 @@ def as_inputs(X, name="X"):
             f"{name} is sparse; the network takes dense arrays: pass {name}.toarray()."
         )
     X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
-    require_real_numbers(X)
+    try:
+        require_real_numbers(X)
+    except ValueError as error:
+        raise ValueError(str(error) if name == "X" else f"{name}: {error}") from None
     if n_rows(X) == 0:
         raise ValueError(f"{name} has no samples.")
     return X

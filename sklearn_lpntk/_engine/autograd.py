@@ -1,6 +1,7 @@
 """Per-sample gradients of any parameter by autograd: slow, and obviously right."""
 
 import warnings
+from contextlib import contextmanager
 
 import torch
 from torch.func import vjp, vmap
@@ -82,6 +83,21 @@ def looped_gradients(module, names, x, v):
                 if gradient is not None:
                     out[name][i, r] = densified(gradient).flatten()
     return out
+
+
+@contextmanager
+def explained():
+    """Say of a failing backward pass what it says about the network."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            "The network can't be differentiated in evaluation mode (reentrant activation "
+            "checkpointing? an in-place operation that autograd forbids?). "
+            f"Original error: {error}"
+        ) from error
 
 
 def densified(gradient):

@@ -1,6 +1,7 @@
 """Derivatives of the logits along one direction in the space of the parameters.
 
-Called inside of ``borrowed``: a loop over training steps borrows its module once.
+Called inside of ``borrowed``: a loop over training steps borrows its module once. The Jacobian is
+the one that autograd knows: where a network cuts its graph, the derivative is cut, too.
 """
 
 import warnings
@@ -11,9 +12,10 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .autograd import Substituted, densified, looped_gradients
+from .autograd import Substituted, densified, explained, looped_gradients
 from .evaluate import batches_of
 from .inputs import checked_forward, forward, take
+from .parameters import TOLERANCE
 
 
 def mean_gradient(module, parameters, X, y, cotangent, *, batch_size=256):
@@ -28,7 +30,7 @@ def mean_gradient(module, parameters, X, y, cotangent, *, batch_size=256):
     return {name: g / len(y) for name, g in total.items()}
 
 
-def weighted_gradient(module, parameters, x, v):
+def weighted_gradient(module, parameters, x, v, *, checked=True):
     """``sum_i J(x_i)^T v(z_i)`` over one batch, and its logits.
 
     Parameters
@@ -36,6 +38,8 @@ def weighted_gradient(module, parameters, x, v):
     parameters : dict of str -> Parameter
     v : callable
         From logits without history to cotangents of the same shape.
+    checked : bool
+        Whether logits that are not finite are refused.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def weighted_gradient(module, parameters, x, v):
     logits : tensor of shape (n, K)
     """
     with _requiring_grad(parameters):
-        logits = checked_forward(module, x)
+        logits = checked_forward(module, x) if checked else forward(module, x)
         gradient = _pull_back(logits, parameters, v(logits.detach()))
     return gradient, logits.detach()
 
@@ -51,9 +55,10 @@ def weighted_gradient(module, parameters, x, v):
 def _pull_back(logits, parameters, v, **options):
     gradients = (None,) * len(parameters)
     if logits.requires_grad:
-        gradients = torch.autograd.grad(
-            logits, list(parameters.values()), v, allow_unused=True, **options
-        )
+        with explained():
+            gradients = torch.autograd.grad(
+                logits, list(parameters.values()), v, allow_unused=True, **options
+            )
     return {
         key: torch.zeros_like(p) if g is None else densified(g)
         for (key, p), g in zip(parameters.items(), gradients, strict=True)
@@ -61,29 +66,52 @@ def _pull_back(logits, parameters, v, **options):
 
 
 class DirectionalDerivative:
-    """``J(x) t`` for a direction t, by the first way that the network's layers know.
+    """``J(x) t`` for a direction t, by the first way that is right for the network.
 
     In forward mode; by two reverse passes; by one reverse pass a logit and sample, which every
-    network knows. Attention runs in its plain form: the fused one has only first derivatives.
+    network knows. A way that fails is given up, and so is one that the first batch, or every
+    sixty-fourth later, shows to be wrong: ``v . (J t) = (J^T v) . t`` must hold for a random v.
+    Attention runs in its plain form: the fused one has only first derivatives.
     """
 
+    CHECKED = 64
+
     def __init__(self, module):
-        self.module = module
+        self.module, self._calls = module, 0
         self._ways = [self._forward, self._two_reverse_passes, self._one_by_one]
+        self._generator = torch.Generator().manual_seed(0)
 
     def __call__(self, x, direction):
         """Logits and their derivative, of shape (n, K); ``direction`` maps names to tensors."""
         parameters = dict(self.module.named_parameters())
         parameters = {key: parameters[key] for key in direction}
+        checked = self._calls % self.CHECKED == 0
+        self._calls += 1
         with sdpa_kernel(SDPBackend.MATH):
             while len(self._ways) > 1:
                 try:
-                    return self._ways[0](x, parameters, direction)
+                    found = self._ways[0](x, parameters, direction)
                 except torch.OutOfMemoryError:
                     raise
-                except (RuntimeError, ValueError):
+                except Exception:  # what a layer raises that does not know the way has no type
                     self._ways.pop(0)
+                    continue
+                if not checked or self._holds(found[1], x, parameters, direction):
+                    return found
+                self._ways.pop(0)
             return self._ways[0](x, parameters, direction)
+
+    def _holds(self, tangent, x, parameters, direction):
+        if tangent.device.type == "meta":
+            return True
+        v = torch.randn(tangent.shape, generator=self._generator).to(tangent)
+        gradient, _ = weighted_gradient(self.module, parameters, x, lambda logits: v)
+        pairs = [(gradient[key].double(), direction[key].double()) for key in direction]
+        found, expected = (v.double() * tangent).sum(), sum((g * t).sum() for g, t in pairs)
+        norms = [torch.stack([part.norm() for part in parts]).norm() for parts in zip(*pairs)]
+        rounding = 10 * torch.finfo(tangent.dtype).eps * norms[0] * norms[1]
+        allowed = TOLERANCE[tangent.dtype] * v.norm() * tangent.norm() + rounding
+        return bool((found - expected).abs() <= allowed)
 
     def _forward(self, x, parameters, direction):
         _load_forward_mode()
@@ -111,7 +139,7 @@ class DirectionalDerivative:
     def _one_by_one(self, x, parameters, direction):
         with torch.no_grad():
             logits = checked_forward(self.module, x)
-        with _requiring_grad(parameters):
+        with _requiring_grad(parameters), explained():
             tangents = []
             for i in range(len(logits)):
                 row = take(x, slice(i, i + 1))
@@ -131,10 +159,16 @@ def _load_forward_mode():
 
 @contextmanager
 def _requiring_grad(parameters):
-    for p in parameters.values():
+    """Autograd sees the parameters, and the caller's hooks on them see nothing."""
+    hooks = {key: p._backward_hooks for key, p in parameters.items() if p._backward_hooks}
+    for key, p in parameters.items():
         p.requires_grad_(True)
+        if key in hooks:
+            p._backward_hooks = None
     try:
         yield
     finally:
-        for p in parameters.values():
+        for key, p in parameters.items():
+            if key in hooks:
+                p._backward_hooks = hooks[key]
             p.requires_grad_(False)

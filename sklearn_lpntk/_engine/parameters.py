@@ -68,10 +68,10 @@ def require_finite_state(module):
 
 def refuse_network(module):
     """Refuse what has no per-sample gradient, or not in a precision of ours."""
-    if isinstance(module, torch.jit.ScriptModule):
+    if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
         raise ValueError(
-            "The network is a ScriptModule, whose layers can't be observed; pass the module "
-            "that was scripted or traced."
+            "The network is or contains a ScriptModule, whose layers can't be observed; pass the "
+            "module that was scripted or traced."
         )
     dtypes = set()
     for name, p in module.named_parameters():

@@ -58,11 +58,8 @@ def _same(tensor, value):
 @contextmanager
 def _torch_switches(module):
     device = next(module.parameters()).device
-    # the fast path of attention runs no submodule, so nothing of it could be recorded
-    fastpath = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(_FAST_PATH.set())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(full_precision(device))
@@ -78,7 +75,7 @@ def _torch_switches(module):
 @contextmanager
 def full_precision(device):
     """No autocast, and no float32 product in fewer bits, whatever the caller has set."""
-    with _MATMUL.at_its_highest():
+    with _MATMUL.set():
         if device.type == "meta":
             yield
         else:
@@ -86,22 +83,26 @@ def full_precision(device):
                 yield
 
 
-class _MatmulPrecision:
-    """torch's switch is global: of several threads the first sets it, the last restores it."""
+class _GlobalSwitch:
+    """A setting of torch for all threads: of several users the first sets it, the last restores.
 
-    def __init__(self):
+    Parameters
+    ----------
+    read, write : callable
+        Get the present state; set a state.
+    wanted : state
+    """
+
+    def __init__(self, read, write, wanted):
+        self._read, self._write, self._wanted = read, write, wanted
         self._lock, self._users, self._callers = threading.Lock(), 0, None
 
     @contextmanager
-    def at_its_highest(self):
+    def set(self):
         with self._lock:
             if self._users == 0:
-                self._callers = (
-                    torch.get_float32_matmul_precision(),
-                    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-                )
-                torch.set_float32_matmul_precision("highest")
-                torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+                self._callers = self._read()
+                self._write(self._wanted)
             self._users += 1
         try:
             yield
@@ -109,20 +110,39 @@ class _MatmulPrecision:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    precision, reduced = self._callers
-                    torch.set_float32_matmul_precision(precision)
-                    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = reduced
+                    self._write(self._callers)
 
 
-_MATMUL = _MatmulPrecision()
+def _matmul_precision():
+    reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    return torch.get_float32_matmul_precision(), reduced
+
+
+def _set_matmul_precision(state):
+    torch.set_float32_matmul_precision(state[0])
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = state[1]
+
+
+_MATMUL = _GlobalSwitch(_matmul_precision, _set_matmul_precision, ("highest", False))
+# the fast path of attention runs no submodule, so nothing of it could be recorded
+_FAST_PATH = _GlobalSwitch(
+    torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False
+)
 
 
 @contextmanager
 def _random_state(module):
     cuda = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+    with random_state_kept(sorted(cuda)):
+        yield
+
+
+@contextmanager
+def random_state_kept(devices):
+    """The global generators of torch (also on some GPUs), numpy and Python come back."""
     state = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=sorted(cuda)):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         np.random.set_state(state[0])

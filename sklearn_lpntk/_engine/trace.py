@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .autograd import batched_gradients, looped_gradients
+from .autograd import batched_gradients, explained, looped_gradients
 from .capture import Recorder, backward
 from .factors import Dense
 from .inputs import checked_forward
@@ -88,7 +88,8 @@ class Tracer:
             recorder.recording = False
             self._give_up_weights(recorder.used_outside)
             v = self.cotangent(logits.detach().clone(), y) if v is None else v(logits)
-            reached = _backward(logits, v, recorder.calls, list(self.others.values()))
+            with explained():
+                reached = backward(logits, v, recorder.calls, list(self.others.values()))
         calls = [call for call in recorder.calls if any(g is not None for g in call.gradients)]
         layouts = [self._layout(call, len(v)) for call in calls]
         factors = self._rule_factors(calls, layouts, v)
@@ -155,19 +156,6 @@ class Tracer:
         return {
             name: Dense(phi.detach().flatten(0, 1), n_cotangents) for name, phi in gradients.items()
         }
-
-
-def _backward(logits, v, calls, others):
-    try:
-        return backward(logits, v, calls, others)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise ValueError(
-            "The network can't be differentiated in evaluation mode (reentrant activation "
-            "checkpointing? an in-place operation that autograd forbids?). "
-            f"Original error: {error}"
-        ) from error
 
 
 def full_name(key, name):

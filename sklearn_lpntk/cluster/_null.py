@@ -49,6 +49,8 @@ def null_features(kernel, *, random_state=None):
     >>> sizes.sum()
     np.int64(50)
     """
+    if not hasattr(kernel, "block"):
+        kernel = np.asarray(kernel, dtype=np.float64)
     n_samples = kernel.shape[0]
     if len(kernel.shape) != 2 or n_samples != kernel.shape[1]:
         raise ValueError(f"kernel must be a square matrix; got shape {kernel.shape}.")

@@ -7,8 +7,9 @@ from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from torch.utils.data import Subset
 
-from .._batches import follow_batches
+from .._batches import FollowedBatches, follow_batches
 from .._engine.cotangents import require_columns
+from .._engine.session import random_state_kept
 from .._nets import require_logits
 from . import _curves
 
@@ -32,9 +33,10 @@ class _SampleCallback(Callback):
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         require_logits(net)
-        self.batches_ = follow_batches(net)
+        self.batches_ = follow_batches(net, X)
 
     def on_epoch_begin(self, net, **kwargs):
+        self.batches_.settle(net)
         n_samples = self.batches_.n_samples
         if not hasattr(self, "curves_"):
             self.tracked_ = _tracked_rows(self.sample_indices, n_samples)
@@ -63,6 +65,9 @@ class _SampleCallback(Callback):
         self.curves_.end_epoch()
 
     def on_train_end(self, net, **kwargs):
+        if hasattr(self, "curves_") and self.curves_.is_open and _is_complete(net):
+            self.on_epoch_end(net)  # another callback stopped the training before our turn
+        self.batches_.end()
         del self.batches_  # it holds the data
 
     # -- the samples of a batch -----------------------------------------------------------
@@ -81,13 +86,16 @@ class _SampleCallback(Callback):
     def _evaluate(self, net):
         subset = Subset(self.batches_.dataset, self.tracked_.tolist())
         devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
-        start = 0
-        with torch.random.fork_rng(devices=devices):  # a loader draws a seed
-            for batch in net.get_iterator(subset, training=False):
+        modes = [(m, m.training) for m in net.module_.modules()]
+        with random_state_kept(devices):  # a loader draws a seed, and data sets may draw more
+            loader, followed = net.get_iterator(subset, training=False), FollowedBatches(subset)
+            followed.attach(loader)
+            for batch in loader:
                 y_pred = net.evaluation_step(batch, training=False)
-                n = len(y_pred[0] if isinstance(y_pred, tuple) else y_pred)
-                self._add(self.tracked_[start : start + n], batch, y_pred)
-                start += n
+                self._add(self.tracked_[followed.next()], batch, y_pred)
+            followed.end()
+        for module, training in modes:
+            module.training = training
 
     def _curve(self, name):
         curves = self.curves_.by_name if hasattr(self, "curves_") else {}
@@ -360,6 +368,11 @@ class TrainingDynamics(LearningDifficulty, ForgettingEvents, EL2N):
     """
 
 
+def _is_complete(net):
+    """Whether all training batches of the last epoch were seen."""
+    return len(net.history) > 0 and "train_batch_count" in net.history[-1]
+
+
 def _tracked_rows(sample_indices, n_samples):
     if sample_indices is None:
         return np.arange(n_samples)
@@ -378,7 +391,7 @@ def _tracked_rows(sample_indices, n_samples):
 def _logits_and_columns(y_pred, y, n):
     """Logits (n, K), K at least 2, and labels as columns."""
     logits = y_pred[0] if isinstance(y_pred, tuple) else y_pred
-    logits = logits.detach()
+    logits = logits.detach().clone()  # who comes later may write into it
     logits = logits[:, None] if logits.ndim == 1 else logits
     if logits.ndim != 2 or len(logits) != n:
         raise ValueError(

@@ -5,6 +5,7 @@ import torch
 from scipy.stats import linregress
 from sklearn.utils import Bunch, check_random_state
 
+from .._engine.cotangents import require_columns
 from .._engine.inputs import n_rows
 from .._features import as_columns, as_inputs
 from ..kernels import entk_kernel
@@ -53,7 +54,8 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     Raises
     ------
     ValueError
-        If there are fewer than two widths, or no pair of one of the two kinds.
+        If there are fewer than two widths, labels are no logit columns, or there is no pair of
+        one of the two kinds.
 
     See Also
     --------
@@ -78,9 +80,11 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     """
     X = as_inputs(X)
     y = as_columns(y, n_rows(X))
-    widths = [int(width) for width in widths]
-    if len(set(widths)) < 2 or min(widths) < 1:
-        raise ValueError(f"widths must hold two different ints or more, all above 0; got {widths}.")
+    widths = list(widths) if np.iterable(widths) else [widths]
+    for width in widths:
+        require_integer("Each of widths", width)
+    if len(set(widths)) < 2:
+        raise ValueError(f"widths must hold two different ints or more; got {widths}.")
     require_integer("n_repeats", n_repeats)
     same = y[:, None] == y
     pairs = ~np.eye(len(y), dtype=bool)
@@ -94,7 +98,14 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     for k, width in enumerate(widths):
         for repeat in range(n_repeats):
             module = _drawn(make_module, width, int(rng.randint(np.iinfo(np.int32).max)))
-            distances = entk_distance(entk_kernel(module, X), y) / np.sqrt(width)
+            K = entk_kernel(module, X)
+            require_columns(torch.as_tensor(y), K.shape[2])
+            if K.shape[2] == 1:
+                raise ValueError(
+                    "make_module returned a network with one logit, whose labelled kernel is the "
+                    "full one but for signs; two logits or more are needed."
+                )
+            distances = entk_distance(K, y) / np.sqrt(width)
             found[:, k, repeat] = [distances[kind & pairs].mean() for kind in (same, ~same)]
     fits = [linregress(np.log(np.repeat(widths, n_repeats)), np.log(f).ravel()) for f in found]
     return Bunch(

@@ -30,9 +30,10 @@ class Curves:
 
     def __init__(self, by_name):
         self.by_name, self._kept, self._size = by_name, [], 0
+        self.is_open = self._begun = False
 
     def begin_epoch(self):
-        self._kept, self._size, self._open = [], 0, False
+        self._kept, self._size, self.is_open, self._begun = [], 0, True, False
 
     def add(self, positions, logits, y):
         """The logits of a batch, of samples at some positions."""
@@ -43,6 +44,7 @@ class Curves:
 
     def end_epoch(self):
         self._flush()
+        self.is_open = False
         for curve in self.by_name.values():
             curve.end_epoch()
 
@@ -50,8 +52,8 @@ class Curves:
     def _flush(self):
         kept, self._kept, self._size = self._kept, [], 0
         device = kept[0][1].device if kept else "cpu"
-        if not self._open:
-            self._open = True
+        if not self._begun:
+            self._begun = True
             for curve in self.by_name.values():
                 curve.begin_epoch(device)
         if not kept:
@@ -100,7 +102,8 @@ class LearnedCurve:
         self._now = torch.full_like(self._last, -1)
 
     def update(self, positions, log_proba, y):
-        right = (log_proba.argmax(1) == y).to(torch.int8)
+        right = (log_proba.argmax(1) == y) & ~log_proba[:, 0].isnan()
+        right = right.to(torch.int8)
         forgotten = (self._last[positions] == 1) & (right == 0)
         # not index_add_: a sample that is in the batch twice was forgotten once
         self.counts[positions] = self.counts[positions] + forgotten

@@ -118,6 +118,8 @@ def difficulty_correlation(
             "X must be one array of samples; networks that take a dict are not stacked."
         )
     y = as_columns(y, n_rows(X))
+    if len(y) < 2:
+        raise ValueError("A correlation needs two samples or more; got one.")
     sizes = _checked_sizes(subset_sizes, len(y))
     with blamed("X, y"):
         columns = torch.as_tensor(y)

@@ -105,8 +105,9 @@ def predict_forgetting(
         The rows of X in each batch. Each but the first is a step, whose candidates are the rows
         of the batch before it. None draws them epoch by epoch, each in a new order.
     training_mode : bool, default=False
-        Take the real steps in training mode (batch statistics of BatchNorm, dropout). The
-        predicted ones, and all predictions of labels, are in evaluation mode all the same.
+        Take the real steps in training mode, of all layers (batch statistics of BatchNorm,
+        dropout). The predicted ones, and all predictions of labels, are in evaluation mode all
+        the same.
     random_state : int, RandomState instance or None, default=None
         Draws the batches.
 
@@ -197,7 +198,8 @@ class _Steps:
 
     def _direction(self, rows):
         X, y = take(self.X, rows), self.y[rows]
-        gradient = mean_gradient(self.module, self.parameters, X, y, LOSS_GRADIENT)
+        whole = {"batch_size": len(y)}  # batch normalisation in training mode must see all of it
+        gradient = mean_gradient(self.module, self.parameters, X, y, LOSS_GRADIENT, **whole)
         return {name: -self.learning_rate * g for name, g in gradient.items()}
 
     def _step(self, rows, direction):
@@ -237,9 +239,12 @@ def _drawn(n, n_iterations, batch_size, random_state):
 
 
 def _checked(batches, n):
-    batches = [np.asarray(rows) for rows in batches]
+    batches = [np.asarray(rows) for rows in batches] if np.iterable(batches) else [batches]
     if len(batches) < 2:
-        raise ValueError(f"batches must hold two batches or more; got {len(batches)}.")
+        raise ValueError(
+            f"batches must be a sequence of two batches or more; got {len(batches)}: "
+            f"{batches!r:.60}."
+        )
     for rows in batches:
         integers = rows.ndim == 1 and len(rows) and rows.dtype.kind in "iu"
         if not integers or rows.min() < 0 or rows.max() >= n:

@@ -40,7 +40,7 @@ def train_test_similarity(
         The test samples.
     y_test : array of shape (n_test,), default=None
         Their labels; None takes the network's own predictions.
-    kernels : sequence of str or callable, default=("lpntk", "loss_gradient")
+    kernels : str, callable, or sequence of them, default=("lpntk", "loss_gradient")
         As in :func:`~sklearn_lpntk.kernels.empirical_ntk`, with one cotangent a sample.
     n_partners : int, default=5
         Training samples at each end.
@@ -102,8 +102,10 @@ def train_test_similarity(
         y_test = (logits[:, 0] > 0 if one else logits.argmax(1)).long().cpu().numpy()
     y_test = as_columns(y_test, n_rows(X_test), ("X_test", "y_test"))
     result = Bunch()
-    for kernel in kernels:
+    for kernel in [kernels] if isinstance(kernels, str) or callable(kernels) else kernels:
         name = kernel if isinstance(kernel, str) else getattr(kernel, "__name__", str(kernel))
+        if name in result:
+            raise ValueError(f"Two kernels are called {name!r}; give them different __name__s.")
         operator = empirical_ntk(
             module, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
         )

@@ -113,8 +113,13 @@ def predict_update(
 
     Notes
     -----
+    The Jacobian is the one that autograd knows: what a network computes under
+    ``torch.no_grad`` or detaches is taken for a constant (straight-through estimators), though a
+    real step changes it, too.
+
     Where a layer has no forward-mode derivative, the Jacobian-vector product takes two reverse
-    passes; where it has no second derivative either, one reverse pass a logit and sample.
+    passes; where it has no second derivative either, one reverse pass a logit and sample. The
+    first batch, and every sixty-fourth later, is checked against the gradient.
 
     References
     ----------
@@ -224,6 +229,10 @@ def _as_direction(module, parameter_change):
             f"{type(parameter_change).__name__} {parameter_change!r:.60}."
         )
     parameters, direction = dict(module.named_parameters(remove_duplicate=False)), {}
+    prefixes = "_orig_mod.", "module."  # of torch.compile and DataParallel
+    for prefix in prefixes:
+        if not any(name in parameters for name in parameter_change):
+            parameter_change = {k.removeprefix(prefix): v for k, v in parameter_change.items()}
     unknown = [name for name in parameter_change if name not in parameters]
     if unknown:
         raise ValueError(
@@ -233,7 +242,13 @@ def _as_direction(module, parameter_change):
     canonical = {id(p): name for name, p in module.named_parameters()}
     for name, change in parameter_change.items():
         p = parameters[name]
-        change = torch.as_tensor(change).detach().to(p)
+        try:
+            change = torch.as_tensor(change).detach().to(p)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"parameter_change[{name!r}] must be a tensor or a numeric array; got "
+                f"{change!r:.60}."
+            ) from error
         if change.shape != p.shape or not torch.isfinite(change).all():
             raise ValueError(
                 f"parameter_change[{name!r}] must be finite and of shape {tuple(p.shape)}; got "

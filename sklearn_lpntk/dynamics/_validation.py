@@ -33,18 +33,25 @@ def require_integer(name, value, *, least=1):
 
 
 def require_same_samples(**named):
-    """Refuse inputs that are not of one kind: arrays of samples of one shape, or dicts."""
+    """Refuse inputs that are not of one kind; lengths of sequences may differ."""
     (first, X), (second, X2) = named.items()
-    shapes = sample_shape(X), sample_shape(X2)
-    if shapes[0] != shapes[1]:
+    shapes = _sample_shape(X), _sample_shape(X2)
+    tokens = 0 if is_integer(X) else 1
+    sequences = not isinstance(X, dict) and len(shapes[0]) == len(shapes[1]) > tokens
+    if shapes[0] != shapes[1] and not (sequences and shapes[0][1:] == shapes[1][1:]):
         raise ValueError(
             f"{second} has samples of shape {shapes[1]}, {first} of shape {shapes[0]}; the "
             "network takes one kind."
         )
 
 
-def sample_shape(X):
+def is_integer(X):
+    """Whether X is an array of integers, such as tokens."""
+    return not isinstance(X, dict) and str(X.dtype).removeprefix("torch.").startswith("int")
+
+
+def _sample_shape(X):
     """Shape of one sample, or of each part of it."""
     if isinstance(X, dict):
-        return {key: sample_shape(value) for key, value in X.items()}
+        return {key: _sample_shape(value) for key, value in X.items()}
     return tuple(take(X, slice(0, 1)).shape[1:])

@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..cluster import FarthestPointClustering, null_features
+from ..dynamics._validation import require_integer
 from ._drawing import BLUE, ORANGE, axes_for, vector
 
 
@@ -88,6 +89,7 @@ class ClusterSizeDisplay:
         labels = vector(fitted.labels_, "estimator.labels_", len(X))
         K = X if estimator.affinity == "precomputed" else X @ X.T
         affinity = "linear" if estimator.affinity == "precomputed" else estimator.affinity
+        require_integer("n_repeats", n_repeats)
         rng, n_clusters = check_random_state(random_state), len(fitted.cluster_sizes_)
         null = [
             FarthestPointClustering(n_clusters, affinity=affinity)
@@ -118,7 +120,7 @@ class ClusterSizeDisplay:
         """
         sizes = _sizes(vector(labels, "labels"))
         null = None
-        if null_labels is not None:
+        if null_labels is not None and len(null_labels):
             draws = [_sizes(vector(one, "each of null_labels")) for one in null_labels]
             null = np.zeros((len(draws), max(map(len, draws))), dtype=np.int64)
             for row, draw in zip(null, draws):
@@ -169,4 +171,9 @@ class ClusterSizeDisplay:
 
 
 def _sizes(labels):
+    if labels.dtype.kind not in "iu" or not (labels >= 0).any():
+        raise ValueError(
+            "labels must be integers, the cluster of each sample, one or more of them not "
+            f"negative; got {labels!r:.80}."
+        )
     return np.bincount(labels[labels >= 0])

@@ -29,7 +29,12 @@ def grid_for(ax, name, shape, *, figsize):
         return plt.subplots(*shape, figsize=figsize, layout="constrained", squeeze=False)[1]
     if isinstance(ax, plt.Axes):
         ax.set_axis_off()
-        return ax.get_subplotspec().subgridspec(*shape).subplots(squeeze=False)
+        spec = ax.get_subplotspec()
+        if spec is not None:
+            return spec.subgridspec(*shape).subplots(squeeze=False)
+        box = ax.get_position()  # axes that were put somewhere by hand
+        edges = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
+        return ax.figure.add_gridspec(*shape, **edges).subplots(squeeze=False)
     axes = np.asarray(ax, dtype=object)
     if axes.size != np.prod(shape):
         raise ValueError(

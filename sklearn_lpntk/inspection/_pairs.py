@@ -73,7 +73,8 @@ class SamplePairsDisplay:
             Their labels; for ``"contradictory"`` logit columns.
         kind : {"redundant", "contradictory"}, default="redundant"
         n_pairs : int, default=8
-            Contradictory pairs have the smallest cosines under the lpNTK, and no sample twice.
+            Or fewer. Contradictory ones have the smallest cosines under the lpNTK, and no sample
+            twice.
         image_shape : tuple of int, default=None
         ax : matplotlib Axes or array of them, default=None
         **imshow_kw
@@ -216,15 +217,20 @@ def _contradictory(estimator, X, y, n_pairs):
     operator = empirical_ntk(getattr(estimator, "net_", estimator), X, y)
     norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), np.finfo(np.float32).tiny))
     n = len(norms)
-    columns, values = np.empty((n, n_pairs), dtype=np.int64), np.empty((n, n_pairs))
+    if n < 2:
+        raise ValueError(f"A pair needs two samples; got {n}.")
+    n_pairs = min(n_pairs, n // 2)
+    width = min(2 * n_pairs - 1, n - 1)  # of a sample's partners so many may be taken already
+    columns, values = np.empty((n, width), dtype=np.int64), np.empty((n, width))
     for start in range(0, n, 500):
-        rows = slice(start, min(start + 500, n))
+        rows = np.arange(start, min(start + 500, n))
         cosines = operator.block(rows, slice(None)) / (norms[rows, None] * norms)
-        columns[rows] = np.argsort(cosines, axis=1, kind="stable")[:, :n_pairs]
+        cosines[np.arange(len(rows)), rows] = np.inf
+        columns[rows] = np.argsort(cosines, axis=1, kind="stable")[:, :width]
         values[rows] = np.take_along_axis(cosines, columns[rows], axis=1)
     pairs, found, used = [], [], set()
     for k in np.argsort(values, axis=None, kind="stable"):
-        i, j = k // n_pairs, columns.flat[k]
+        i, j = k // width, columns.flat[k]
         if not used & {i, j}:
             pairs.append((i, j))
             found.append(values.flat[k])

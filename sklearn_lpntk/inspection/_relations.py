@@ -87,7 +87,7 @@ class RelationsDisplay:
             chosen = check_random_state(random_state).choice(rows, max_samples, replace=False)
             rows = np.sort(chosen)
         labels = None if labels is None else vector(labels, "labels", len(y))[rows]
-        X = {k: v[rows] for k, v in X.items()} if isinstance(X, dict) else X[rows]
+        X = {k: v[rows] for k, v in X.items()} if isinstance(X, dict) else np.asarray(X)[rows]
         net = getattr(estimator, "net_", estimator)
         K = empirical_ntk(net, X, y[rows], kernel=kernel).toarray()
         return cls.from_predictions(K, y[rows], labels=labels, ax=ax, **imshow_kw)

@@ -5,6 +5,7 @@ import numpy as np
 from ..cluster._traversal import farthest_point_order
 
 CONTRADICTED_BY = 0.25  # of the median margin, see `is_contradicted`
+TIED = 1e-6  # gains a sample that differ by less are equal but for rounding
 MEDOIDS = 0.5  # times the square root of the class's size
 
 
@@ -30,7 +31,8 @@ def is_contradicted(margins):
 
     By a quarter, since the hardest of the right labels have small negative margins.
     """
-    usual = np.median(margins)
+    known = margins[np.isfinite(margins)]
+    usual = np.median(known) if len(known) else 0
     return margins < -CONTRADICTED_BY * max(usual, 0)
 
 
@@ -55,7 +57,7 @@ def greedy_medoids(rows, n_medoids):
     gains = n * (rows.mean() + 1)  # of the first medoid: exact, for similarities from -1 on
     exact = np.ones(n, dtype=bool)
     while len(medoids) < n_medoids:
-        best = int(np.argmax(gains))
+        best = int(np.argmax(gains >= gains.max() - TIED * n))  # the first of those
         if exact[best]:
             np.maximum(nearest, rows.row(best, -gains), out=nearest)
             medoids.append(best)

@@ -9,11 +9,12 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from sklearn_lpntk.dynamics import (
     EL2N,
@@ -182,7 +183,7 @@ def test_the_parts_record_what_the_whole_does():
         for name in names:
             found = getattr(recorded(net, type(part).__name__), name)
             np.testing.assert_array_equal(found, getattr(whole, name))
-    assert "get_iterator" not in vars(net)
+    assert net.iterator_train is DataLoader
 
 
 @pytest.mark.parametrize("evaluation_pass", [False, True])
@@ -287,6 +288,105 @@ def test_an_interrupted_epoch_is_not_counted():
     assert recorded(net, "Interrupts").correct_.shape == (2, N)
     net.partial_fit(X, y)
     assert recorded(net, "Interrupts").correct_.shape[0] > 2
+
+
+class TestHostile:
+    """What once went wrong."""
+
+    def test_a_fit_that_fails_before_the_first_batch_leaves_no_trace(self):
+        X, y = data()
+        net = make_net(TrainingDynamics())
+        with pytest.raises(ValueError, match="length"):
+            net.fit(X[:40], y)
+        anew = clone(net).set_params(batch_size=25).fit(X, y)
+        assert anew.history[-1, "batches", :, "train_batch_size"] == [25, 25]
+        net.fit(X, y)
+        assert net.iterator_train is DataLoader
+        assert recorded(net).losses_.shape == (4, N)
+
+    def test_batches_out_of_order_are_refused(self):
+        net = make_net(
+            TrainingDynamics(), iterator_train__in_order=False, iterator_train__num_workers=1
+        )
+        with pytest.raises(ValueError, match="in_order"):
+            net.fit(*data())
+
+    def test_random_numbers_of_the_data_set_are_left_alone(self):
+        class Noisy(torch.utils.data.Dataset):
+            def __len__(self):
+                return N
+
+            def __getitem__(self, i):
+                X, y = data()
+                return X[i] + np.float32(np.random.normal()), y[i]
+
+        losses = []
+        for callbacks in ((), (TrainingDynamics(evaluation_pass=True),)):
+            np.random.seed(0)
+            net = make_net(*callbacks).fit(Noisy(), None)
+            losses.append(net.history[:, "train_loss"])
+            assert net.module_.training
+        assert losses[0] == losses[1]
+
+    @pytest.mark.parametrize("evaluation_pass", [False, True])
+    def test_another_callback_may_stop_the_training_first(self, evaluation_pass):
+        stop = EarlyStopping(monitor="train_loss", patience=1, threshold=10.0)
+        net = make_net(stop, TrainingDynamics(evaluation_pass=evaluation_pass)).fit(*data())
+        assert recorded(net).losses_.shape == (len(net.history), N)
+        assert len(net.history) < 4
+
+    @pytest.mark.filterwarnings("ignore:You set iterator_valid__shuffle:UserWarning")
+    @pytest.mark.parametrize("option", ["shuffle", "drop_last"])
+    def test_the_evaluation_pass_knows_its_rows(self, option):
+        runs = [
+            recorded(make_net(TrainingDynamics(evaluation_pass=True), **options).fit(*data()))
+            for options in ({}, {f"iterator_valid__{option}": True})
+        ]
+        there = ~np.isnan(runs[1].losses_)
+        assert there.all() == (option == "shuffle")
+        np.testing.assert_allclose(runs[1].losses_[there], runs[0].losses_[there], rtol=1e-5)
+
+    @pytest.mark.parametrize("evaluation_pass", [False, True])
+    def test_rows_are_those_of_the_subset_that_was_given(self, evaluation_pass):
+        X, y = data()
+        whole = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+        whole = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+        subset = Subset(Subset(whole, range(10, 50)), range(5, 25))
+        found, expected = (
+            recorded(make_net(TrainingDynamics(evaluation_pass=evaluation_pass)).fit(*given))
+            for given in ((subset, y[15:35]), (X[15:35], y[15:35]))
+        )
+        np.testing.assert_allclose(found.losses_, expected.losses_, rtol=1e-5)
+
+    def test_a_later_callback_may_write_into_the_logits(self):
+        class Vandal(Callback):
+            def on_batch_end(self, net, y_pred=None, **kwargs):
+                y_pred.data.zero_()
+
+        runs = [make_net(TrainingDynamics(), *more).fit(*data()) for more in ((), (Vandal(),))]
+        np.testing.assert_array_equal(recorded(runs[0]).losses_, recorded(runs[1]).losses_)
+
+    @pytest.mark.filterwarnings("ignore:.*os.fork:DeprecationWarning")
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_a_loader_that_is_kept_between_fits(self, persistent):
+        X, y = data()
+        workers = {"num_workers": 1, "persistent_workers": True} if persistent else {}
+        loader = DataLoader(Dataset(X, y), batch_size=8, shuffle=True, **workers)
+        before = loader.batch_sampler
+        net = make_net(Spy(), iterator_train=lambda dataset, **kwargs: loader)
+        net.fit(X, y)
+        net.partial_fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 8)
+        assert persistent or loader.batch_sampler is before
+
+    def test_loaders_that_are_made_and_not_trained_on(self):
+        class Counts(Callback):
+            def on_train_begin(self, net, X=None, y=None, **kwargs):
+                self.n_ = len(net.get_iterator(net.get_dataset(X, y), training=True))
+
+        X, y = data()
+        net = make_net(Spy(), Counts()).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
 
 
 class Endless(IterableDataset):

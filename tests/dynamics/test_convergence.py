@@ -57,7 +57,11 @@ def test_the_global_generator_stays():
     [
         ([8], None, "two different ints"),
         ([8, 8], None, "two different ints"),
-        ([8, 0], None, "two different ints"),
+        ([8, 0], None, "Each of widths must be an int of at least 1"),
+        ([4.7, 8.2], None, "Each of widths must be an int"),
+        (8, None, "two different ints"),
+        ([4, 8], torch.arange(10) % 3 - 1, "labels must be logit columns"),
+        ([4, 8], torch.arange(10) % 5, "labels must be logit columns"),
         ([4, 8], torch.zeros(10), "y must have a pair"),
         ([4, 8], torch.arange(10), "y must have a pair"),
     ],
@@ -66,3 +70,13 @@ def test_errors(widths, y, match):
     X, labels = problem()
     with pytest.raises(ValueError, match=match):
         entk_convergence(make_module, X, labels if y is None else y, widths)
+
+
+def test_one_logit():
+    X, y = problem()
+
+    def make(width):
+        return nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 1)).double()
+
+    with pytest.raises(ValueError, match="a network with one logit"):
+        entk_convergence(make, X, y % 2, [4, 8])

@@ -80,6 +80,22 @@ def test_frozen_parameters_stay():
     np.testing.assert_allclose(found.difficulty, by_hand(frozen, X, y, 5, 0.3), rtol=1e-10)
 
 
+def test_weights_that_are_not_where_a_stack_puts_them():
+    net = Wrap(
+        lambda self, x: self.b(torch.tanh(F.linear(x, *self.ws))),
+        a=nn.Linear(4, 6),
+        b=nn.Linear(6, 3),
+    ).double()
+    net.ws = [net.a.weight, net.a.bias]
+    _, X, y = problem()
+    found = difficulty_correlation(net, X, y, subset_sizes=[12], n_epochs=5, random_state=0)
+    rows = np.random.RandomState(0).permutation(24)
+    for part in (rows[:12], rows[12:]):
+        copied = copy.deepcopy(net)  # the list goes along
+        expected = by_hand(copied, X[part], y[part], 5, 0.1)
+        np.testing.assert_allclose(found.subset_difficulty[0, part], expected, rtol=1e-9)
+
+
 def test_one_logit():
     torch.manual_seed(0)
     net, X, y = nn.Linear(4, 1), torch.randn(10, 4), torch.arange(10) % 2

@@ -113,6 +113,16 @@ def test_real_steps_in_training_mode(problem):
     assert all(child.training for child in net.modules())
 
 
+def test_large_batches_in_training_mode_are_not_cut():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    X, y = torch.randn(600, 6).double(), torch.arange(600) % 3
+    batches = [np.arange(300), np.arange(257, 557)]
+    found = predict_forgetting(net, X, y, learning_rate=0.1, batches=batches, training_mode=True)
+    after = replayed(net, X, y, batches, 0.1, train_mode=True)[2]
+    torch.testing.assert_close(found.state_dict, dict(after.state_dict()))
+
+
 def test_one_logit():
     torch.manual_seed(0)
     net, X = nn.Linear(4, 1), torch.randn(100, 4)
@@ -141,6 +151,7 @@ class TestErrors:
         self.refused(problem, "n_iterations must be an int of at least 1", n_iterations=0)
         self.refused(problem, "batch_size must be an int", batch_size=2.5)
         self.refused(problem, "two batches or more", batches=[[0, 1]])
+        self.refused(problem, "two batches or more", batches=3)
         self.refused(problem, "rows of X, from 0 to 199", batches=[[0, 1], [200]])
         self.refused(problem, "rows of X, from 0 to 199", batches=[[0, 1], [-1]])
         self.refused(problem, "rows of X, from 0 to 199", batches=[[0, 1], []])

@@ -90,6 +90,9 @@ def test_errors(problem):
         train_test_similarity(net, X, y, X2, y2, n_partners=41)
     with pytest.raises(ValueError, match=r"X_test has samples of shape \(3,\)"):
         train_test_similarity(net, X, y, X2[:, :3], y2)
+    assert set(train_test_similarity(net, X, y, X2, y2, kernels="lpntk")) == {"lpntk"}
+    with pytest.raises(ValueError, match="Two kernels are called '<lambda>'"):
+        train_test_similarity(net, X, y, X2, y2, kernels=[lambda z, y: z, lambda z, y: -z])
     with pytest.raises(ValueError, match="several cotangents"):
         train_test_similarity(net, X, y, X2, y2, kernels=["entk"])
     with pytest.raises(ValueError, match="y_train must have shape"):

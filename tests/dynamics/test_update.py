@@ -156,6 +156,23 @@ def test_a_tied_parameter_is_known_by_any_of_its_names():
     assert np.abs(found[0].delta_logits).max() > 0
 
 
+def test_names_of_wrapped_nets():
+    net, X, _ = smooth_net()
+    change = torch.ones(8)
+    plain = predict_update(net, None, None, X, parameter_change={"0.bias": change})
+    for prefix in ("_orig_mod.", "module.", "_orig_mod.module."):
+        found = predict_update(net, None, None, X, parameter_change={f"{prefix}0.bias": change})
+        np.testing.assert_array_equal(found.delta_logits, plain.delta_logits)
+
+
+def test_sequences_of_another_length():
+    net, X, _ = TRAPS["bag_of_words"]()
+    longer = torch.cat([X, X], 1)
+    step = predict_update(net, X, np.arange(8) % 3, longer, learning_rate=0.1)
+    again = predict_update(net, X, np.arange(8) % 3, longer, learning_rate=0.1, method="ntk")
+    np.testing.assert_allclose(step.delta_proba, again.delta_proba, rtol=1e-9, atol=1e-14)
+
+
 def test_fused_attention_has_a_derivative():
     net = Wrap(
         lambda self, x: self.out(
@@ -259,6 +276,7 @@ class TestErrors:
             ({"0.bias": torch.full((8,), np.nan)}, "must be finite"),
             ({}, "must be a dict"),
             ([torch.ones(8)], "must be a dict"),
+            ({"0.bias": "a"}, "a tensor or a numeric array"),
         ):
             self.refused(match, None, None, self.X, parameter_change=change)
 

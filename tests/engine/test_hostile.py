@@ -214,7 +214,7 @@ class TestRefused:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             scripted = torch.jit.trace(nn.Linear(4, 3), X)
-        with pytest.raises(ValueError, match="is a ScriptModule"):
+        with pytest.raises(ValueError, match="contains a ScriptModule"):
             lpntk_kernel(scripted, X, y)
         mixed = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).double())
         with pytest.raises(ValueError, match="several dtypes"):

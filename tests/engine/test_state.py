@@ -168,3 +168,34 @@ def test_a_compiled_or_parallel_module_is_unwrapped():
         np.testing.assert_array_equal(empirical_ntk(wrapped, X, y).toarray(), expected)
     inner = Wrap(lambda self, x: self.net(x), net=torch.compile(net))
     np.testing.assert_array_equal(empirical_ntk(inner, X, y).toarray(), expected)
+
+
+def test_threads_leave_torchs_switches_as_they_were():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sklearn_lpntk.dynamics import predict_update
+
+    def work(seed):
+        net, X = torch.nn.Linear(4, 3), torch.randn(6, 4)
+        for _ in range(10):
+            predict_update(net, X, torch.arange(6) % 3, X, learning_rate=0.1)
+
+    fast, precision = (
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.get_float32_matmul_precision(),
+    )
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert torch.get_float32_matmul_precision() == precision
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_part_is_refused_before_anything_is_touched():
+    from sklearn_lpntk.kernels import lpntk_kernel
+
+    net = torch.nn.Sequential(torch.jit.trace(torch.nn.Linear(4, 4), torch.randn(2, 4)))
+    net.append(torch.nn.Linear(4, 3))
+    with pytest.raises(ValueError, match="contains a ScriptModule"):
+        lpntk_kernel(net, torch.randn(4, 4), [0, 1, 2, 0])
+    assert all(p.requires_grad for p in net.parameters())

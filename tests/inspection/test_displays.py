@@ -100,6 +100,13 @@ class TestClusterSizes:
             ClusterSizeDisplay.from_estimator(FarthestPointClustering(), X)
         with pytest.raises(TypeError, match="must be a FarthestPointClustering"):
             ClusterSizeDisplay.from_estimator(LogisticRegression(), X)
+        for labels in ([], [-1, -1], ["a", "b"], [0.5, 1.0]):
+            with pytest.raises(ValueError, match="labels must be integers"):
+                ClusterSizeDisplay.from_predictions(labels)
+        with pytest.raises(ValueError, match="n_repeats must be"):
+            ClusterSizeDisplay.from_estimator(
+                FarthestPointClustering(affinity="linear"), X, n_repeats=0
+            )
         with pytest.raises(ValueError, match=r"labels must have shape \(n_samples,\)"):
             ClusterSizeDisplay.from_predictions([[0, 1]])
 
@@ -257,9 +264,10 @@ class TestRelations:
         assert part.cosines.shape == (50, 50)
         left, right = plt.subplots(1, 2)[1]
         assert part.plot([left, right]).axes_.tolist() == [left, right]
-        divided = part.plot(plt.subplots()[1])
-        assert len(divided.axes_) == 2
-        divided.figure_.canvas.draw()
+        for ax in (plt.subplots()[1], plt.figure().add_axes((0.1, 0.2, 0.8, 0.7))):
+            divided = part.plot(ax)
+            assert len(divided.axes_) == 2
+            divided.figure_.canvas.draw()
 
     def test_errors(self):
         with pytest.raises(ValueError, match="grid of 1 x 2 axes"):
@@ -291,6 +299,14 @@ class TestPairs:
         shown = {tuple(image.ravel()) for image in display.images[0]}
         assert shown == {tuple(X[i].ravel()), tuple(X[j].ravel())}
         assert f"cos = {cosines.min():.2f}" in display.captions[0][0]
+
+    def test_few_samples(self, digits, net):
+        X, y = digits[0][:3], digits[1][:3]
+        display = SamplePairsDisplay.from_estimator(net, X, y, kind="contradictory", n_pairs=9)
+        assert len(display.images) == 1
+        assert not np.array_equal(*display.images[0])
+        with pytest.raises(ValueError, match="A pair needs two samples"):
+            SamplePairsDisplay.from_estimator(net, X[:1], y[:1], kind="contradictory")
 
     def test_shapes_of_images(self, digits):
         X, y = digits

@@ -194,6 +194,37 @@ def test_the_only_sample_of_a_class_is_not_contradicted():
     assert not is_contradicted(margins).any()
 
 
+def test_ties_of_medoids_go_to_the_lowest_index():
+    from sklearn_lpntk.pruning._clean import greedy_medoids
+
+    class Rows:
+        def __init__(self, S):
+            self.S = S
+
+        def __len__(self):
+            return len(self.S)
+
+        def row(self, i, priority):
+            return self.S[i]
+
+        def mean(self):
+            return self.S.mean(axis=1)
+
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        A = rng.normal(size=(2, 30))
+        assert greedy_medoids(Rows(cosine(A @ A.T)), 1) == [0]
+        twice = np.repeat(rng.normal(size=(5, 9)), 2, axis=0)
+        assert all(i % 2 == 0 for i in greedy_medoids(Rows(cosine(twice @ twice.T)), 4))
+
+
+def test_margins_that_are_not_known_do_not_count():
+    from sklearn_lpntk.pruning._clean import is_contradicted
+
+    found = is_contradicted(np.array([0.8, -0.9, 0.7, np.inf, np.inf, np.inf, np.inf]))
+    assert found.tolist() == [False, True, *[False] * 5]
+
+
 def test_k_center(data, net):
     X, y = data
     with torch.no_grad():
