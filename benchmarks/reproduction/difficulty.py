@@ -83,7 +83,9 @@ def draw(rows, name):
         merged.plot(SIZES, row["correlation"], "o-", color="#0072B2", alpha=0.5)
     reference = np.mean([row["reference"] for row in rows])
     merged.axhline(reference, color="0.4", ls="--", label="whole set, other initial weights")
-    merged.set(xscale="log", xlabel="samples in a subset", ylabel="correlation ρ", ylim=(-0.05, 1))
+    merged.set(
+        xscale="log", xlabel="samples in a subset", ylabel="correlation ρ", ylim=(-0.2, 1.05)
+    )
     merged.set_title(f"{len(rows)} seeds")
     merged.legend(loc="lower right", fontsize="small")
     save_figure(figure, name)
