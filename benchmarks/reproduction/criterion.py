@@ -89,7 +89,6 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kept", type=float, nargs="+", default=KEPT)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
-    parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = options.out or FOLDER / f"criterion_{options.dataset}.jsonl"

@@ -99,10 +99,12 @@ def main():
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--per-class", type=int, default=500)
     parser.add_argument("--out", help="file of the raw numbers; then no page is written")
+    parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     records = Records(options.out or FOLDER / "difficulty.jsonl", ("seed", "n_epochs", "width"))
-    run(*load("mnist")[:2], records, options)
+    if not options.report:
+        run(*load("mnist")[:2], records, options)
     table = np.array([row["correlation"] for row in records.rows])
     rising = int((np.diff(table, axis=1) > 0).all(axis=1).sum())
     for size, column in zip(SIZES, table.T, strict=True):

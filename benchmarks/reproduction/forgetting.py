@@ -152,18 +152,19 @@ def main():
     Path(options.folder).mkdir(parents=True, exist_ok=True)
     path = options.out or FOLDER / f"forgetting_{options.dataset}.jsonl"
     records = Records(path, ("seed", "training_mode", "chunk"))
-    X, y = load(options.dataset, options.cifar)[:2]
-    for seed in range(options.seeds):
-        run(
-            options.dataset,
-            X[: options.n_train],
-            y[: options.n_train],
-            records,
-            seed=seed,
-            training_mode=options.train_mode,
-            n_events=options.events,
-            folder=options.folder,
-        )
+    if not options.report:
+        X, y = load(options.dataset, options.cifar)[:2]
+        for seed in range(options.seeds):
+            run(
+                options.dataset,
+                X[: options.n_train],
+                y[: options.n_train],
+                records,
+                seed=seed,
+                training_mode=options.train_mode,
+                n_events=options.events,
+                folder=options.folder,
+            )
     modes = {
         mode: [r for r in records.rows if r["training_mode"] == mode] for mode in (False, True)
     }

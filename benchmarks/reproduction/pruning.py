@@ -106,7 +106,9 @@ def main():
     name = options.dataset
     keys = ("seed", "recipe", "chosen_by")
     records = Records(options.out or FOLDER / f"pruning_{name}.jsonl", keys)
-    run(name, load(name, options.cifar), range(options.seeds), records, n_train=options.n_train)
+    if not options.report:
+        data = load(name, options.cifar)
+        run(name, data, range(options.seeds), records, n_train=options.n_train)
     for recipe in RECIPES_OF_THE_PAPER:
         for arm in ("steps", "epochs"):
             print(f"{recipe}, same {arm}: {described(records.rows, recipe, arm)}")

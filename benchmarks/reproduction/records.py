@@ -50,5 +50,6 @@ def arguments(description, datasets, **defaults):
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--n-train", type=int, help="training samples")
     parser.add_argument("--out", help="file of the raw numbers; then no page is written")
+    parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     parser.set_defaults(**defaults)
     return parser
