@@ -173,8 +173,8 @@ def report(name, rows):
         paper="most samples in the head cluster, 5 to 20 further ones of more than one sample; of "
         f"the easiest tenth {'72' if name == 'mnist' else '80'} % in the head",
         here=described_share(paper),
-        verdict="the null model's head is larger: long tails need no clusters; "
-        + ("" if enrichment > 0.05 else "the easiest samples are not more often in the head"),
+        verdict="the null model's head is larger, so long tails need no clusters"
+        + ("" if enrichment > 0.05 else "; the easiest samples are not more often in the head"),
     )
     write_row(
         "n_clusters",
