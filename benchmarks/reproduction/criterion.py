@@ -167,12 +167,13 @@ def verdict(rows, strategy):
     """Where a strategy is above, within and below the best control, by its standard error."""
     cells = against_controls(rows, strategy)
     above = sum(d > se for *_, d, se in cells)
-    below = [(n, k, d, se) for n, k, d, se in cells if d < -se]
-    text = f"{strategy}: above the best control in {above} of {len(cells)} cells"
-    where = ", ".join(
-        f"{d:+.1f} (s.e. {se:.1f}) at {k:.0%} kept, {n:.0%} noise" for n, k, d, se in below
-    )
-    return text + (f", below in {len(below)}: {where}" if below else ", below in none")
+    below = sorted((d, se, n, k) for n, k, d, se in cells if d < -se)
+    text = f"**{strategy}** above the best control in {above} of {len(cells)} cells"
+    if not below:
+        return text + ", below in none"
+    where = [f"{d:+.1f} (s.e. {se:.1f}) at {k:.0%} kept, {n:.0%} noise" for d, se, n, k in below]
+    worst = "the largest gaps " if len(where) > 4 else ""
+    return f"{text}, below in {len(below)}: {worst}{', '.join(where[:4])}"
 
 
 def report(name, rows):
