@@ -130,15 +130,19 @@ def _mean_and_se(values):
 
 
 def table(rows, arm):
-    """Means and standard errors as text, a block for each noise; best mean starred."""
+    """Means and standard errors as text, a block for each noise; best mean starred.
+
+    In square brackets the number of seeds of a strategy that has fewer than others.
+    """
     scores, lines = scores_of(rows, arm), []
     kept = sorted({k for _, s, k in scores if s != "all"})
     strategies = [s for s in STRATEGIES if any(key[1] == s for key in scores)]
     for noise in sorted({key[0] for key in scores}):
         full = scores.get((noise, "all", 1.0), [np.nan])
         mean, se = _mean_and_se(full)
-        lines.append(f"{noise:.0%} wrong labels; all samples: {mean:.1f} ({se:.1f})")
-        lines.append("kept".ljust(16) + "".join(f"{k:>12.0%}" for k in kept))
+        n_seeds = f"{len(full)} seeds"
+        lines.append(f"{noise:.0%} wrong labels, {n_seeds}; all samples: {mean:.1f} ({se:.1f})")
+        lines.append("kept".ljust(17) + "".join(f"{k:>12.0%}" for k in kept))
         best = {
             k: max(strategies, key=lambda s: np.mean(scores.get((noise, s, k), [-1]))) for k in kept
         }
@@ -146,7 +150,11 @@ def table(rows, arm):
             cells = [scores.get((noise, s, k)) for k in kept]
             texts = ["" if c is None else "{:.1f} ({:.1f})".format(*_mean_and_se(c)) for c in cells]
             stars = ["*" if best[k] == s else " " for k in kept]
-            lines.append(s.ljust(16) + "".join(f"{t}{x}".rjust(12) for t, x in zip(texts, stars)))
+            n = min(len(c) for c in cells if c)
+            name = s if n == len(full) else f"{s} [{n}]"  # fewer seeds than the others
+            lines.append(
+                name.ljust(18) + "".join(f"{t}{x}".rjust(12) for t, x in zip(texts, stars))
+            )
         lines.append("")
     return "\n".join(lines)
 
