@@ -6,17 +6,19 @@ makes it, ``iterator_train``, is stood in for from the beginning of a fit to its
 random number is drawn.
 """
 
+import copy
 import weakref
 from collections import deque
 
 import numpy as np
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from skorch.dataset import get_len
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 
 def follow_batches(net, X):
     """The batches of the fit on X that is about to begin, as a `FollowedBatches`."""
     if not isinstance(net.iterator_train, _FollowedIterator):
-        net.__dict__["iterator_train"] = _FollowedIterator(net.iterator_train)
+        net.__dict__["iterator_train"] = _FollowedIterator(net)
     followed = FollowedBatches(X)
     net.iterator_train.followers.add(followed)
     return followed
@@ -25,23 +27,36 @@ def follow_batches(net, X):
 class _FollowedIterator:
     """Stands in for ``iterator_train`` until the loaders of a fit were made.
 
-    Should the fit fail before, it stays, and does what the original does.
+    Should the fit fail before, it does what the original does; a copy or a pickle is the original.
     """
 
-    def __init__(self, original):
-        self.original, self.followers = original, weakref.WeakSet()
+    def __init__(self, net):
+        self.original, self.followers = net.iterator_train, weakref.WeakSet()
+        self._net = weakref.ref(net)
 
     def __call__(self, dataset, **kwargs):
         loader = self.original(dataset, **kwargs)
         for followed in self.followers:
             followed.attach(loader)
+        if not self.followers:  # left over from a fit that failed
+            self.leave()
         return loader
 
-    def __getstate__(self):
-        return {"original": self.original}
+    def leave(self):
+        """Give the net its ``iterator_train`` back."""
+        net = self._net()
+        if net is not None and net.iterator_train is self:
+            net.__dict__["iterator_train"] = self.original
 
-    def __setstate__(self, state):
-        self.__init__(state["original"])
+    def __deepcopy__(self, memo):
+        return copy.deepcopy(self.original, memo)
+
+    def __reduce__(self):
+        return _itself, (self.original,)
+
+
+def _itself(original):
+    return original
 
 
 class FollowedBatches:
@@ -49,10 +64,10 @@ class FollowedBatches:
 
     def __init__(self, X=None):
         self._X, self._dataset, self._rows = X, None, None
-        self._handed_out, self._samplers = deque(), []
+        self._handed_out, self._loader, self._sampler = deque(), None, None
 
     def attach(self, loader):
-        """Follow a loader, one of those of which one will be trained on."""
+        """Follow a loader, and no other any more."""
         batched = isinstance(loader, DataLoader) and loader.batch_sampler is not None
         if not batched or isinstance(loader.dataset, IterableDataset):
             raise ValueError(
@@ -65,27 +80,38 @@ class FollowedBatches:
                 "With in_order=False the loader's workers hand out batches in any order, and "
                 "which samples are in one can't be told; set iterator_train__in_order=True."
             )
+        self.end()
         sampler = loader.batch_sampler
         if not isinstance(sampler, _RememberingSampler):
             # setattr is refused after __init__; workers that persist keep the sampler for good
             sampler = loader.__dict__["batch_sampler"] = _RememberingSampler(sampler)
         sampler.followers.add(self)
-        self._samplers.append((weakref.ref(loader), sampler))
+        self._loader, self._sampler = weakref.ref(loader), sampler
         self._dataset, self._rows = _whole(loader.dataset, self._X)
+        self._require_rows_of_X()
+
+    def _require_rows_of_X(self):
+        given = self._X is not None and not isinstance(self._X, Dataset)
+        if given and get_len(self._X) != len(self._dataset):
+            raise ValueError(
+                f"The net trains on a data set of {len(self._dataset)} samples that is no subset "
+                f"of the {get_len(self._X)} of X, so which row of X a sample is can't be told. "
+                "Let train_split return torch.utils.data.Subset of the data set that it gets."
+            )
 
     def settle(self, net):
-        """The loaders are made: give the net its ``iterator_train`` back."""
+        """The loaders are made: the last one is trained on."""
         if isinstance(net.iterator_train, _FollowedIterator):
-            net.__dict__["iterator_train"] = net.iterator_train.original
+            net.iterator_train.leave()
 
     def end(self):
-        """Nothing is followed any more: give the loaders their samplers back."""
-        for loader, sampler in self._samplers:
-            sampler.followers.discard(self)
-            kept = loader()
-            if kept is not None and not sampler.followers and not kept.persistent_workers:
-                kept.__dict__["batch_sampler"] = sampler.inner
-        self._samplers = []
+        """Nothing is followed any more: give the loader its sampler back."""
+        loader = None if self._loader is None else self._loader()
+        if self._sampler is not None:
+            self._sampler.followers.discard(self)
+        if loader is not None and not self._sampler.followers and not loader.persistent_workers:
+            loader.__dict__["batch_sampler"] = self._sampler.inner
+        self._loader, self._sampler = None, None
 
     @property
     def dataset(self):
@@ -108,16 +134,17 @@ class FollowedBatches:
 
     def hand_out(self, rows):
         """A loader hands out a batch."""
-        self._handed_out.append(rows)
+        self._handed_out.append(np.array(rows.tolist() if hasattr(rows, "tolist") else list(rows)))
 
     def next(self):
         """Rows of the batch that comes next."""
         if not self._handed_out:
             raise ValueError(
                 "There are more training batches than the loader's batch sampler handed out, so "
-                "their samples can't be told."
+                "their samples can't be told. (A loader that begins to iterate when it is made, or "
+                "whose workers outlived an earlier fit, can't be followed.)"
             )
-        rows = np.asarray(self._handed_out.popleft())
+        rows = self._handed_out.popleft()
         return rows if self._rows is None else self._rows[rows]
 
     def __getstate__(self):
@@ -128,16 +155,15 @@ class FollowedBatches:
 
 
 class _RememberingSampler:
-    """A batch sampler that tells its followers what it hands out."""
+    """A batch sampler that tells its followers what it hands out, and is the inner one else."""
 
     def __init__(self, inner):
-        self.inner, self.followers = inner, weakref.WeakSet()
+        self.__dict__.update(inner=inner, followers=weakref.WeakSet())
 
     def __iter__(self):
         for followed in self.followers:
             followed.begin_epoch()
         for rows in self.inner:
-            rows = list(rows)
             for followed in self.followers:
                 followed.hand_out(rows)
             yield rows
@@ -150,11 +176,11 @@ class _RememberingSampler:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def __getstate__(self):
-        return {"inner": self.inner}
+    def __setattr__(self, name, value):
+        setattr(self.inner, name, value)
 
-    def __setstate__(self, state):
-        self.__init__(state["inner"])
+    def __reduce__(self):
+        return _RememberingSampler, (self.inner,)
 
 
 def _whole(dataset, X):

@@ -59,11 +59,11 @@ def _same(tensor, value):
 def _torch_switches(module):
     device = next(module.parameters()).device
     with ExitStack() as stack:
-        stack.enter_context(_FAST_PATH.set())
+        stack.enter_context(_FAST_PATH())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(full_precision(device))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_EAGER())
         if device.type == "cuda":
             # cuDNN's recurrent backward needs training mode, and its TF32 costs digits
             recurrent = any(isinstance(m, torch.nn.RNNBase) for m in module.modules())
@@ -75,7 +75,7 @@ def _torch_switches(module):
 @contextmanager
 def full_precision(device):
     """No autocast, and no float32 product in fewer bits, whatever the caller has set."""
-    with _MATMUL.set():
+    with _MATMUL():
         if device.type == "meta":
             yield
         else:
@@ -83,26 +83,18 @@ def full_precision(device):
                 yield
 
 
-class _GlobalSwitch:
-    """A setting of torch for all threads: of several users the first sets it, the last restores.
+class _Shared:
+    """A context for all threads: the first to enter opens it, the last to leave closes it."""
 
-    Parameters
-    ----------
-    read, write : callable
-        Get the present state; set a state.
-    wanted : state
-    """
-
-    def __init__(self, read, write, wanted):
-        self._read, self._write, self._wanted = read, write, wanted
-        self._lock, self._users, self._callers = threading.Lock(), 0, None
+    def __init__(self, make):
+        self._make, self._lock, self._users, self._open = make, threading.Lock(), 0, None
 
     @contextmanager
-    def set(self):
+    def __call__(self):
         with self._lock:
             if self._users == 0:
-                self._callers = self._read()
-                self._write(self._wanted)
+                self._open = self._make()
+                self._open.__enter__()
             self._users += 1
         try:
             yield
@@ -110,24 +102,38 @@ class _GlobalSwitch:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    self._write(self._callers)
+                    self._open.__exit__(None, None, None)
 
 
-def _matmul_precision():
-    reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
-    return torch.get_float32_matmul_precision(), reduced
+@contextmanager
+def _highest_precision():
+    matmul = torch.backends.cuda.matmul
+    callers = (
+        torch.get_float32_matmul_precision(),
+        matmul.allow_bf16_reduced_precision_reduction,
+    )
+    torch.set_float32_matmul_precision("highest")
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(callers[0])
+        matmul.allow_bf16_reduced_precision_reduction = callers[1]
 
 
-def _set_matmul_precision(state):
-    torch.set_float32_matmul_precision(state[0])
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = state[1]
+@contextmanager
+def _no_fast_path():
+    # the fast path of attention runs no submodule, so nothing of it could be recorded
+    callers = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(callers)
 
 
-_MATMUL = _GlobalSwitch(_matmul_precision, _set_matmul_precision, ("highest", False))
-# the fast path of attention runs no submodule, so nothing of it could be recorded
-_FAST_PATH = _GlobalSwitch(
-    torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False
-)
+_MATMUL, _FAST_PATH = _Shared(_highest_precision), _Shared(_no_fast_path)
+_EAGER = _Shared(lambda: torch.compiler.set_stance("force_eager"))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
+from torch import nn
 from torch.utils.data import Subset
 
 from .._batches import FollowedBatches, follow_batches
@@ -86,14 +87,18 @@ class _SampleCallback(Callback):
     def _evaluate(self, net):
         subset = Subset(self.batches_.dataset, self.tracked_.tolist())
         devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
-        modes = [(m, m.training) for m in net.module_.modules()]
+        own = [value for value in vars(net).values() if isinstance(value, nn.Module)]
+        modes = [(module, module.training) for part in own for module in part.modules()]
         with random_state_kept(devices):  # a loader draws a seed, and data sets may draw more
             loader, followed = net.get_iterator(subset, training=False), FollowedBatches(subset)
+            state = None if loader.generator is None else loader.generator.get_state()
             followed.attach(loader)
             for batch in loader:
                 y_pred = net.evaluation_step(batch, training=False)
                 self._add(self.tracked_[followed.next()], batch, y_pred)
             followed.end()
+            if state is not None:
+                loader.generator.set_state(state)
         for module, training in modes:
             module.training = training
 
@@ -139,8 +144,10 @@ class LearningDifficulty(_SampleCallback):
     Notes
     -----
     Warm restarts (``partial_fit``, ``warm_start=True``) go on recording, ``initialize`` begins
-    anew. The samples may be shuffled, drawn with replacement, or loaded by workers. Training is
-    the same with and without the callback.
+    anew. The samples may be shuffled, drawn with replacement, or loaded by workers: they are
+    followed through the batch sampler of the training loader, over a data set with indices (with
+    ``in_order=True`` where there are workers). Training is the same with and without the callback.
+    List a callback that pickles the net (``Checkpoint(f_pickle=...)``) after this one.
 
     References
     ----------

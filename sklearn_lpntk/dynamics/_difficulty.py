@@ -47,7 +47,7 @@ def difficulty_correlation(
     y : array of shape (n_samples,)
         Their labels, logit columns 0..K-1.
     subset_sizes : sequence of int, default=(1, 5, 10, 40, 200, 1000)
-        Samples in a subset. What is left over makes one smaller subset.
+        Samples in a subset, at most n_samples. What is left over makes one smaller subset.
     n_epochs : int, default=100
         Steps of full-batch gradient descent.
     learning_rate : float, default=0.1

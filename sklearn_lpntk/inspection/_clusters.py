@@ -55,6 +55,9 @@ class ClusterSizeDisplay:
     ):
         """Cluster X, and its null model.
 
+        Forms the kernel of features (n_samples squared numbers) and clusters ``n_repeats`` times
+        more.
+
         Parameters
         ----------
         estimator : FarthestPointClustering

@@ -46,7 +46,16 @@ ALLOWED = {
 GROUND = {"exceptions", "_version", "_locks"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_nets", "_labels", "_default_net", "_cache", "_fingerprint", "dynamics", "pruning"},
+    "skorch": {
+        "_batches",
+        "_nets",
+        "_labels",
+        "_default_net",
+        "_cache",
+        "_fingerprint",
+        "dynamics",
+        "pruning",
+    },
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "joblib": {"_cache", "_fingerprint", "_parallel"},

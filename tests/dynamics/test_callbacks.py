@@ -388,6 +388,87 @@ class TestHostile:
         net = make_net(Spy(), Counts()).fit(X, y)
         assert_as_by_hand(recorded(net, "Spy"), X, 4)
 
+    def test_another_callback_that_fails_at_the_beginning(self):
+        class Fails(Callback):
+            def on_train_begin(self, net, **kwargs):
+                raise RuntimeError("on purpose")
+
+        X, y = data()
+        net = make_net(TrainingDynamics(), Fails())
+        with pytest.raises(RuntimeError, match="on purpose"):
+            net.fit(X, y)
+        assert clone(net).iterator_train is DataLoader
+        assert copy.deepcopy(net).iterator_train is DataLoader
+        assert pickle.loads(pickle.dumps(net.iterator_train)) is DataLoader
+        net.set_params(callbacks=None).fit(X, y)
+        assert net.iterator_train is DataLoader
+
+    def test_a_clone_that_is_fitted_meanwhile(self):
+        class FitsAClone(Callback):
+            def on_train_begin(self, net, X=None, y=None, **kwargs):
+                self.clone_ = clone(net).set_params(callbacks=None).fit(X, y)
+
+        X, y = data()
+        net = make_net(Spy(), FitsAClone()).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
+        assert recorded(net, "FitsAClone").clone_.iterator_train is DataLoader
+
+    def test_another_loader_that_is_looked_into_during_an_epoch(self):
+        class Looks(Callback):
+            def on_train_begin(self, net, X=None, y=None, **kwargs):
+                self.loader_ = net.get_iterator(net.get_dataset(X, y), training=True)
+
+            def on_batch_end(self, net, **kwargs):
+                next(iter(self.loader_))
+
+        X, y = data()
+        net = make_net(Spy(), Looks()).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
+
+    def test_a_split_that_makes_data_of_its_own_is_refused(self):
+        def split(dataset, y=None, **kwargs):
+            X, y = data()
+            return Dataset(X[1::2], y[1::2]), Dataset(X[::2], y[::2])
+
+        with pytest.raises(ValueError, match="no subset of the 50 of X"):
+            make_net(TrainingDynamics(), train_split=split).fit(*data())
+
+    def test_batch_samplers_keep_their_types_and_attributes(self):
+        class Seeded:
+            epoch = 0
+
+            def __iter__(self):
+                order = np.random.default_rng(self.epoch).permutation(N)
+                yield from (torch.from_numpy(rows) for rows in order.reshape(5, 10))
+
+            def __len__(self):
+                return 5
+
+        class Tensors(torch.utils.data.Dataset):
+            def __len__(self):
+                return N
+
+            def __getitem__(self, i):
+                raise AssertionError
+
+            def __getitems__(self, rows):
+                assert isinstance(rows, torch.Tensor)
+                X, y = data()
+                return [(X[i], y[i]) for i in rows]
+
+        class NextEpoch(Callback):
+            def on_epoch_begin(self, net, **kwargs):
+                loader.batch_sampler.epoch = len(net.history)
+
+        losses = []
+        for callbacks in ((), (Spy(),)):
+            loader = DataLoader(Tensors(), batch_sampler=Seeded())
+            options = {"iterator_train": lambda dataset, kept=loader, **kwargs: kept}
+            net = make_net(NextEpoch(), *callbacks, **options).fit(Tensors(), data()[1])
+            losses.append(net.history[:, "train_loss"])
+        assert losses[0] == losses[1]
+        assert_as_by_hand(recorded(net, "Spy"), data()[0], 4)
+
 
 class Endless(IterableDataset):
     def __iter__(self):

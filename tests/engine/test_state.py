@@ -108,6 +108,7 @@ def test_threads_leave_torchs_switch_as_it_was():
     net = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 3))
     operator = empirical_ntk(net, torch.randn(300, 20), torch.arange(300) % 3)
     torch.set_float32_matmul_precision("medium")
+    stance = torch._dynamo.eval_frame._stance
     with ThreadPoolExecutor(4) as pool:
         blocks = list(pool.map(lambda i: operator.block([i], slice(None)), range(200)))
     assert torch.get_float32_matmul_precision() == "medium"
@@ -188,6 +189,7 @@ def test_threads_leave_torchs_switches_as_they_were():
         list(pool.map(work, range(8)))
     assert torch.backends.mha.get_fastpath_enabled() == fast
     assert torch.get_float32_matmul_precision() == precision
+    assert torch._dynamo.eval_frame._stance == stance
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
