@@ -108,7 +108,6 @@ def test_threads_leave_torchs_switch_as_it_was():
     net = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 3))
     operator = empirical_ntk(net, torch.randn(300, 20), torch.arange(300) % 3)
     torch.set_float32_matmul_precision("medium")
-    stance = torch._dynamo.eval_frame._stance
     with ThreadPoolExecutor(4) as pool:
         blocks = list(pool.map(lambda i: operator.block([i], slice(None)), range(200)))
     assert torch.get_float32_matmul_precision() == "medium"
@@ -185,6 +184,7 @@ def test_threads_leave_torchs_switches_as_they_were():
         torch.backends.mha.get_fastpath_enabled(),
         torch.get_float32_matmul_precision(),
     )
+    stance = torch._dynamo.eval_frame._stance
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(8)))
     assert torch.backends.mha.get_fastpath_enabled() == fast
