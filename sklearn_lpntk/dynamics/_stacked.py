@@ -74,7 +74,7 @@ class _Training:
         total = torch.zeros(y.shape, dtype=next(iter(stack.values())).dtype, device=y.device)
         for _ in range(self.n_epochs):
             gradients, losses = step(stack, X, y)
-            if self.stacked is None:
+            if self.stacked is None and y.device.type != "meta":
                 self._require_same({k: g[0] for k, g in gradients.items()}, X[0], y[0])
                 self.stacked = True
             total += losses
