@@ -34,16 +34,19 @@ def require_sane(module, X):
     """Refuse a network with NaN in it, or whose logits of a row depend on the others."""
     require_finite_state(module)
     _, x = next(batches_of(module, X, SPOT_ROWS))
-    require_independent_rows(module, x, next(iter(module.parameters())).dtype)
+    require_independent_rows(module, x, _first_parameter(module).dtype)
 
 
 def batches_of(module, X, batch_size):
     """(rows, tensors as the module takes them) of consecutive batches."""
-    first = next(p for p in module.parameters() if p.is_floating_point())
-    n = n_rows(X)
+    first, n = _first_parameter(module), n_rows(X)
     for start in range(0, n, batch_size):
         rows = slice(start, min(start + batch_size, n))
         yield rows, to_batch(X, rows, first.dtype, first.device)
+
+
+def _first_parameter(module):
+    return next(p for p in module.parameters() if p.is_floating_point())
 
 
 class _LastInput:
