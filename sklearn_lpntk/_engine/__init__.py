@@ -15,7 +15,8 @@ Torch only: nothing here knows scikit-learn or skorch. Read in this order:
 ``bounds``       what its entries can be at most, from a few landmarks,
 ``reductions``   what is read off it, with ``relations``, ``rows`` and ``screen``,
 ``sketch``       features in a few thousand numbers,
-``store``        features in a folder of ``shards``; ``gather`` decides where they go.
+``store``        features in a folder of ``shards``; ``gather`` decides where they go,
+``directional``  what a change of the parameters does to the logits.
 
 Beside them: ``inputs`` (data on its way in), ``session`` (the network borrowed and given
 back), ``parameters`` (which count, and what is refused), ``evaluate`` (forward passes only),
