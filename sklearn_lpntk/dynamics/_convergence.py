@@ -80,11 +80,7 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     """
     X = as_inputs(X)
     y = as_columns(y, n_rows(X))
-    widths = list(widths) if np.iterable(widths) else [widths]
-    for width in widths:
-        require_integer("Each of widths", width)
-    if len(set(widths)) < 2:
-        raise ValueError(f"widths must hold two different ints or more; got {widths}.")
+    widths = _checked_widths(widths)
     require_integer("n_repeats", n_repeats)
     same = y[:, None] == y
     pairs = ~np.eye(len(y), dtype=bool)
@@ -98,14 +94,7 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     for k, width in enumerate(widths):
         for repeat in range(n_repeats):
             module = _drawn(make_module, width, int(rng.randint(np.iinfo(np.int32).max)))
-            K = entk_kernel(module, X)
-            require_columns(torch.as_tensor(y), K.shape[2])
-            if K.shape[2] == 1:
-                raise ValueError(
-                    "make_module returned a network with one logit, whose labelled kernel is the "
-                    "full one but for signs; two logits or more are needed."
-                )
-            distances = entk_distance(K, y) / np.sqrt(width)
+            distances = entk_distance(entk_kernel(module, X), y) / np.sqrt(width)
             found[:, k, repeat] = [distances[kind & pairs].mean() for kind in (same, ~same)]
     fits = [linregress(np.log(np.repeat(widths, n_repeats)), np.log(f).ravel()) for f in found]
     return Bunch(
@@ -119,9 +108,24 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     )
 
 
+def _checked_widths(widths):
+    widths = list(widths) if np.iterable(widths) else [widths]
+    for width in widths:
+        require_integer("Each of widths", width)
+    if len(set(widths)) < 2:
+        raise ValueError(f"widths must hold two different ints or more; got {widths}.")
+    return widths
+
+
 def entk_distance(K, y):
     """``|| kappa I - K ||_F`` of every pair, from the full kernel of shape (n, n, K, K)."""
     n_logits = K.shape[2]
+    require_columns(torch.as_tensor(y), n_logits)
+    if n_logits == 1:
+        raise ValueError(
+            "make_module returned a network with one logit, whose labelled kernel is the full one "
+            "but for signs; two logits or more are needed."
+        )
     signs = 2.0 * np.eye(n_logits)[y] - 1
     kappa = np.einsum("na,nmab,mb->nm", signs, K, signs, optimize=True) / n_logits
     return np.linalg.norm(kappa[:, :, None, None] * np.eye(n_logits) - K, axis=(2, 3))

@@ -241,18 +241,20 @@ def _as_direction(module, parameter_change):
         )
     canonical = {id(p): name for name, p in module.named_parameters()}
     for name, change in parameter_change.items():
-        p = parameters[name]
-        try:
-            change = torch.as_tensor(change).detach().to(p)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"parameter_change[{name!r}] must be a tensor or a numeric array; got "
-                f"{change!r:.60}."
-            ) from error
-        if change.shape != p.shape or not torch.isfinite(change).all():
-            raise ValueError(
-                f"parameter_change[{name!r}] must be finite and of shape {tuple(p.shape)}; got "
-                f"shape {tuple(change.shape)}."
-            )
-        direction[canonical[id(p)]] = change
+        direction[canonical[id(parameters[name])]] = _as_change(name, change, parameters[name])
     return direction
+
+
+def _as_change(name, change, parameter):
+    try:
+        change = torch.as_tensor(change).detach().to(parameter)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"parameter_change[{name!r}] must be a tensor or a numeric array; got {change!r:.60}."
+        ) from error
+    if change.shape != parameter.shape or not torch.isfinite(change).all():
+        raise ValueError(
+            f"parameter_change[{name!r}] must be finite and of shape {tuple(parameter.shape)}; got "
+            f"shape {tuple(change.shape)}."
+        )
+    return change
