@@ -177,7 +177,7 @@ def report(name, rows):
         + ("" if enrichment > 0.05 else "; the easiest samples are not more often in the head"),
     )
     write_row(
-        "n_clusters",
+        f"n_clusters_{name}",
         claim=f"Open question 1: how many clusters, {name.upper()}",
         paper="left open",
         here="; ".join(
