@@ -11,15 +11,17 @@ import weakref
 from collections import deque
 
 import numpy as np
+import torch
+from skorch.dataset import Dataset as ArrayDataset
 from skorch.dataset import get_len
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 
 def follow_batches(net, X):
     """The batches of the fit on X that is about to begin, as a `FollowedBatches`."""
     if not isinstance(net.iterator_train, _FollowedIterator):
         net.__dict__["iterator_train"] = _FollowedIterator(net)
-    followed = FollowedBatches(X)
+    followed = FollowedBatches(X, has_rows_of_X=net.dataset is ArrayDataset)
     net.iterator_train.followers.add(followed)
     return followed
 
@@ -37,7 +39,7 @@ class _FollowedIterator:
     def __call__(self, dataset, **kwargs):
         loader = self.original(dataset, **kwargs)
         for followed in self.followers:
-            followed.attach(loader)
+            followed.try_to_attach(loader)
         if not self.followers:  # left over from a fit that failed
             self.leave()
         return loader
@@ -60,11 +62,30 @@ def _itself(original):
 
 
 class FollowedBatches:
-    """Rows of the data in each batch, in the order in which batches are trained on."""
+    """Rows of the data in each batch, in the order in which batches are trained on.
 
-    def __init__(self, X=None):
+    Parameters
+    ----------
+    X : array-like or Dataset
+        What the net was given.
+    has_rows_of_X : bool
+        Whether the data set that is made of an array X has a sample for each of its rows.
+    """
+
+    def __init__(self, X=None, *, has_rows_of_X=True):
         self._X, self._dataset, self._rows = X, None, None
+        self._has_rows_of_X = has_rows_of_X
         self._handed_out, self._loader, self._sampler = deque(), None, None
+        self._iteration, self._is_exhausted = None, False
+        self._problem = None
+
+    def try_to_attach(self, loader):
+        """Follow a loader that may not be the last one that is made before the training."""
+        try:
+            self._problem = None
+            self.attach(loader)
+        except ValueError as error:
+            self._problem = error
 
     def attach(self, loader):
         """Follow a loader, and no other any more."""
@@ -72,7 +93,7 @@ class FollowedBatches:
         if not batched or isinstance(loader.dataset, IterableDataset):
             raise ValueError(
                 "Samples are followed through the batch sampler of a DataLoader over a data set "
-                f"with indices; this net trains on a {type(loader).__name__} over a "
+                f"with indices; here it is a {type(loader).__name__} over a "
                 f"{type(getattr(loader, 'dataset', None)).__name__}."
             )
         if not getattr(loader, "in_order", True) and loader.num_workers:
@@ -91,16 +112,26 @@ class FollowedBatches:
         self._require_rows_of_X()
 
     def _require_rows_of_X(self):
-        given = self._X is not None and not isinstance(self._X, Dataset)
-        if given and get_len(self._X) != len(self._dataset):
+        X, n = self._X, len(self._dataset)
+        if X is None or not (self._has_rows_of_X or isinstance(X, Dataset)):
+            return
+        n_given = len(X) if isinstance(X, Dataset) else get_len(X)
+        if n_given != n:
             raise ValueError(
-                f"The net trains on a data set of {len(self._dataset)} samples that is no subset "
-                f"of the {get_len(self._X)} of X, so which row of X a sample is can't be told. "
-                "Let train_split return torch.utils.data.Subset of the data set that it gets."
+                f"The loader is over a {type(self._dataset).__name__} of {n} samples that is no "
+                f"subset of the {n_given} of X, so which row of X a sample is can't be told. Let "
+                "train_split return torch.utils.data.Subset of the data set that it gets."
             )
 
     def settle(self, net):
         """The loaders are made: the last one is trained on."""
+        self.leave(net)
+        if self._problem is not None:
+            raise self._problem
+
+    @staticmethod
+    def leave(net):
+        """No loader is waited for any more."""
         if isinstance(net.iterator_train, _FollowedIterator):
             net.iterator_train.leave()
 
@@ -129,12 +160,32 @@ class FollowedBatches:
         return len(self.dataset)
 
     def begin_epoch(self):
-        """A loader begins to hand out batches."""
+        """The next iteration over the loader is the one that is trained on."""
         self._handed_out.clear()
+        self._iteration = None
 
-    def hand_out(self, rows):
-        """A loader hands out a batch."""
-        self._handed_out.append(np.array(rows.tolist() if hasattr(rows, "tolist") else list(rows)))
+    def begin(self, iteration):
+        """An iteration over the loader begins: trained on, unless another one still is."""
+        if self._iteration is None or (self._is_exhausted and not self._handed_out):
+            self._handed_out.clear()
+            self._iteration, self._is_exhausted = iteration, False
+
+    def hand_out(self, iteration, rows):
+        """An iteration hands out a batch."""
+        if iteration is not self._iteration:
+            return
+        rows = np.array(rows.tolist() if hasattr(rows, "tolist") else list(rows))
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(
+                "Samples are followed through the batch sampler, which must hand out lists of "
+                f"rows; got {rows.tolist()!r:.80}."
+            )
+        self._handed_out.append(rows.astype(np.int64))
+
+    def exhaust(self, iteration):
+        """An iteration is at its end."""
+        if iteration is self._iteration:
+            self._is_exhausted = True
 
     def next(self):
         """Rows of the batch that comes next."""
@@ -146,6 +197,19 @@ class FollowedBatches:
             )
         rows = self._handed_out.popleft()
         return rows if self._rows is None else self._rows[rows]
+
+    def check(self, rows, y):
+        """Raise where the labels of a batch show that it holds other rows, or in another order."""
+        labels = _labels(self._dataset)
+        if labels is None or np.ndim(labels) != 1 or np.shape(y) != rows.shape:
+            return
+        pairs = {*zip(labels[rows].tolist(), y.tolist())}
+        if len(pairs) > len({label for label, _ in pairs}):
+            raise ValueError(
+                "A training batch does not hold the samples that the loader's batch sampler handed "
+                "out for it, in that order. A collate_fn must keep the order (for sequences, "
+                "pack_padded_sequence(enforce_sorted=False)), and a loader may not skip batches."
+            )
 
     def __getstate__(self):
         return {}  # a pickled net holds no data
@@ -161,12 +225,15 @@ class _RememberingSampler:
         self.__dict__.update(inner=inner, followers=weakref.WeakSet())
 
     def __iter__(self):
+        iteration = object()
         for followed in self.followers:
-            followed.begin_epoch()
+            followed.begin(iteration)
         for rows in self.inner:
             for followed in self.followers:
-                followed.hand_out(rows)
+                followed.hand_out(iteration, rows)
             yield rows
+        for followed in self.followers:
+            followed.exhaust(iteration)
 
     def __len__(self):
         return len(self.inner)
@@ -187,7 +254,16 @@ def _whole(dataset, X):
     """The data set below the subsets that a split made of it, and the rows left (None: all)."""
     rows = None
     while isinstance(dataset, Subset) and dataset is not X:
-        indices = np.asarray(dataset.indices)
+        indices = np.asarray(dataset.indices).astype(np.int64)
         rows = indices if rows is None else indices[rows]
         dataset = dataset.dataset
     return dataset, rows
+
+
+def _labels(dataset):
+    """The labels that a data set holds as an array and hands out as they are; None if unknown."""
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        return dataset.tensors[1]
+    if type(dataset) is ArrayDataset and isinstance(dataset.y, np.ndarray | torch.Tensor):
+        return dataset.y
+    return None

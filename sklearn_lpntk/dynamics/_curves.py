@@ -63,8 +63,10 @@ class Curves:
         pieces = [whole] if len(whole[0].unique()) == len(whole[0]) else kept
         for positions, logits, y in pieces:
             positions, log_proba = positions.to(device), torch.log_softmax(logits.float(), 1)
+            # not of the log-probabilities: close logits are equal there
+            is_right = (logits.argmax(1) == y) & ~log_proba[:, 0].isnan()
             for curve in self.by_name.values():
-                curve.update(positions, log_proba, y)
+                curve.update(positions, log_proba, y, is_right)
 
 
 class MeanCurve:
@@ -76,7 +78,7 @@ class MeanCurve:
     def begin_epoch(self, device):
         self._sum, self._visits = torch.zeros(2, self.n_samples, dtype=torch.float32, device=device)
 
-    def update(self, positions, log_proba, y):
+    def update(self, positions, log_proba, y, is_right):
         values = self.measure(log_proba, y)
         self._sum.index_add_(0, positions, values)
         self._visits.index_add_(0, positions, torch.ones_like(values))
@@ -98,19 +100,20 @@ class LearnedCurve:
         self.counts = torch.zeros(n_samples, dtype=torch.int64)
 
     def begin_epoch(self, device):
-        self._last, self.counts = self._last.to(device), self.counts.to(device)
-        self._now = torch.full_like(self._last, -1)
+        # copies, since an epoch that is interrupted does not count
+        self._running = [t.to(device, copy=True) for t in (self._last, self.counts)]
+        self._now = torch.full_like(self._running[0], -1)
 
-    def update(self, positions, log_proba, y):
-        right = (log_proba.argmax(1) == y) & ~log_proba[:, 0].isnan()
-        right = right.to(torch.int8)
-        forgotten = (self._last[positions] == 1) & (right == 0)
+    def update(self, positions, log_proba, y, is_right):
+        last, counts = self._running
+        right = is_right.to(torch.int8)
+        forgotten = (last[positions] == 1) & (right == 0)
         # not index_add_: a sample that is in the batch twice was forgotten once
-        self.counts[positions] = self.counts[positions] + forgotten
-        self._last[positions] = right
+        counts[positions] = counts[positions] + forgotten
+        last[positions] = right
         self._now[positions] = right
 
     def end_epoch(self):
         self.epochs.append(self._now.cpu())
-        self._last, self.counts = self._last.cpu(), self.counts.cpu()
-        del self._now
+        self._last, self.counts = (t.cpu() for t in self._running)
+        del self._now, self._running

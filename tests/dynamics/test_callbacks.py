@@ -8,13 +8,20 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from sklearn_lpntk.dynamics import (
     EL2N,
@@ -470,6 +477,195 @@ class TestHostile:
         assert_as_by_hand(recorded(net, "Spy"), data()[0], 4)
 
 
+class Augmented(torch.utils.data.Dataset):
+    """What augments images is a data set around a subset, no subset."""
+
+    def __init__(self, subset):
+        self.subset = subset
+
+    def __len__(self):
+        return len(self.subset)
+
+    def __getitem__(self, i):
+        return self.subset[i]
+
+
+class Strings(torch.utils.data.Dataset):
+    def __init__(self, X, y=None):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return torch.tensor([float(len(self.X[i])), 1, 2, 3]), self.y[i]
+
+
+class TestOrders:
+    """What stands between the batch sampler and the batch, or before the end of an epoch."""
+
+    @pytest.mark.parametrize("last", [EarlyStopping, Checkpoint])
+    def test_the_best_weights_loaded_before_the_last_evaluation(self, last, tmp_path):
+        stop = EarlyStopping(monitor="train_loss", patience=2, load_best=last is EarlyStopping)
+        first = [stop]
+        if last is Checkpoint:
+            first.append(Checkpoint(monitor="train_loss_best", load_best=True, dirname=tmp_path))
+        options = {"max_epochs": 60, "lr": 3.0}
+        net = make_net(*first, TrainingDynamics(evaluation_pass=True), **options)
+        with pytest.warns(UserWarning, match="weights were changed after the last epoch"):
+            net.fit(*data())
+        losses = recorded(net).losses_
+        assert 3 < len(losses) < 60
+        assert np.isnan(losses[-1]).all()
+        assert not np.isnan(losses[:-1]).any()
+        assert (recorded(net).correct_[-1] == -1).all()
+
+    def test_a_split_that_wraps_its_subsets(self):
+        whole = TensorDataset(*map(torch.from_numpy, data()))
+
+        def split(dataset, y=None, **kwargs):
+            return Augmented(Subset(dataset, range(40))), None
+
+        net = make_net(TrainingDynamics(), train_split=split)
+        with pytest.raises(ValueError, match="Augmented of 40 samples that is no subset of the 50"):
+            net.fit(whole, None)
+
+    def test_an_iterator_for_validation_with_data_of_its_own(self):
+        kept = DataLoader(Dataset(*data(N)), batch_size=8)
+        net = make_net(TrainingDynamics(evaluation_pass=True), iterator_valid=lambda d, **k: kept)
+        with pytest.raises(ValueError, match="over a Dataset of its own"):
+            net.fit(*data())
+
+    def test_an_iterator_for_validation_that_is_no_loader(self):
+        net = make_net(TrainingDynamics(evaluation_pass=True), iterator_valid=lambda d, **k: [d])
+        with pytest.raises(ValueError, match="here it is a list"):
+            net.fit(*data())
+
+    def test_a_collate_fn_that_sorts_is_refused(self):
+        def longest_first(samples):
+            return default_collate(sorted(samples, key=lambda sample: sample[0][0]))
+
+        net = make_net(TrainingDynamics(), iterator_train__collate_fn=longest_first)
+        with pytest.raises(ValueError, match="collate_fn must keep the order"):
+            net.fit(*data())
+
+    def test_a_collate_fn_that_renames_labels(self):
+        def renamed(samples):
+            X, y = default_collate(samples)
+            return X, 2 - y
+
+        X, y = data()
+        net = make_net(Spy(), iterator_train__collate_fn=renamed).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
+
+    def test_a_loader_that_skips_batches_is_refused(self):
+        class Skipping(DataLoader):
+            def __iter__(self):
+                batches = super().__iter__()
+                next(batches)
+                yield from batches
+
+        net = make_net(TrainingDynamics(), iterator_train=Skipping)
+        with pytest.raises(ValueError, match="a loader may not skip batches"):
+            net.fit(*data())
+
+    @pytest.mark.filterwarnings("ignore:.*os.fork:DeprecationWarning")
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_the_training_loader_looked_into_during_an_epoch(self, num_workers):
+        class Probe(Callback):
+            def on_batch_end(self, net, training=None, **kwargs):
+                if training:
+                    next(iter(kept))
+
+            def on_epoch_end(self, net, **kwargs):
+                list(kept)
+
+        X, y = data(48)
+        kept = DataLoader(Dataset(X, y), 8, shuffle=True, num_workers=num_workers)
+        net = make_net(Spy(), Probe(), iterator_train=lambda d, **k: kept).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
+
+    def test_a_loader_made_for_another_purpose(self):
+        class Initialise(Callback):
+            def on_train_begin(self, net, X=None, y=None, **kwargs):
+                next(iter(net.get_iterator(net.get_dataset(X[:16], y[:16]), training=True)))
+
+        X, y = data()
+        net = make_net(Spy(), Initialise()).fit(X, y)
+        assert_as_by_hand(recorded(net, "Spy"), X, 4)
+
+    def test_data_sets_of_strings(self):
+        _, y = data()
+        strings = ["a" * (i % 7 + 1) for i in range(N)]
+        for X in (strings, ["abcdef"] * N):
+            net = make_net(TrainingDynamics(), dataset=Strings).fit(X, y)
+            assert recorded(net).losses_.shape == (4, N)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int8, np.uint64])
+    def test_indices_of_any_integer_type(self, dtype):
+        rows = np.arange(10, 40, dtype=dtype)
+
+        def split(dataset, y=None, **kwargs):
+            return Subset(dataset, rows), None
+
+        def sampled(dataset, shuffle, **kwargs):
+            return DataLoader(dataset, sampler=rows[:20] - rows[0], **kwargs)
+
+        X, y = data()
+        options = {"train_split": split, "iterator_train": sampled}
+        net = make_net(TrainingDynamics(sample_indices=rows[:25]), **options).fit(X, y)
+        assert recorded(net).tracked_.dtype == np.int64
+        np.testing.assert_array_equal(np.isnan(recorded(net).losses_[0]), np.arange(25) >= 20)
+
+    def test_samplers_that_hand_out_more_than_rows(self):
+        class Pairs(torch.utils.data.Dataset):
+            def __init__(self, X, y):
+                self.X, self.y = X, y
+
+            def __len__(self):
+                return len(self.X)
+
+            def __getitem__(self, pair):
+                return self.X[pair[0]], self.y[pair[0]]
+
+        def iterator(dataset, batch_size, **kwargs):
+            return DataLoader(dataset, batch_size, sampler=[(i, 7) for i in range(N)])
+
+        net = make_net(TrainingDynamics(), dataset=Pairs, iterator_train=iterator)
+        with pytest.raises(ValueError, match="must hand out lists of rows"):
+            net.fit(*data())
+
+    def test_nothing_is_left_on_a_net_without_epochs(self):
+        net = make_net(TrainingDynamics(), max_epochs=0).fit(*data())
+        assert net.iterator_train is DataLoader
+
+    def test_an_interrupted_evaluation_is_not_begun_again(self):
+        class Interrupted(NeuralNetClassifier):
+            n_steps = 0
+
+            def evaluation_step(self, *args, **kwargs):
+                self.n_steps += 1
+                if self.n_steps == 10:  # in the second pass over seven batches
+                    raise KeyboardInterrupt
+                return super().evaluation_step(*args, **kwargs)
+
+        net = make_net(TrainingDynamics(evaluation_pass=True), cls=Interrupted).fit(*data())
+        assert net.n_steps == 10
+        assert net.module_.training
+        assert len(recorded(net).losses_) == 1
+
+    def test_close_logits_are_told_apart(self):
+        module = nn.Linear(4, 3)
+        with torch.no_grad():
+            module.weight.mul_(1e-8)
+            module.bias.zero_()
+        X, y = data()
+        net = make_net(TrainingDynamics(evaluation_pass=True), module=module, lr=0.0, max_epochs=1)
+        net.fit(X, y)
+        right = net.forward(X).argmax(1).numpy() == y
+        np.testing.assert_array_equal(recorded(net).correct_[0], right)
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         X, y = data()
@@ -522,7 +718,7 @@ class TestErrors:
             return [dataset[:8]]
 
         net = make_net(TrainingDynamics(), iterator_train=batches)
-        with pytest.raises(ValueError, match="trains on a list"):
+        with pytest.raises(ValueError, match="here it is a list"):
             net.fit(*data())
 
     def test_targets_that_are_no_classes(self):
@@ -535,3 +731,32 @@ class TestErrors:
         net = make_net(TrainingDynamics(), module=nn.Unflatten(1, (2, 2)))
         with pytest.raises((ValueError, RuntimeError)):
             net.fit(*data())
+
+    def test_regression(self):
+        X, _ = data()
+        net = NeuralNetRegressor(nn.Linear(4, 1), callbacks=[TrainingDynamics()], verbose=0)
+        with pytest.raises(TypeError, match="must be a skorch classifier"):
+            net.fit(X, X[:, :1])
+
+    def test_smoothed_targets(self):
+        X, y = data(n_classes=2)
+        net = make_net(
+            TrainingDynamics(),
+            cls=NeuralNetBinaryClassifier,
+            module=nn.Linear(4, 1),
+            criterion=nn.BCEWithLogitsLoss,
+        )
+        with pytest.raises(ValueError, match=r"y holds fractions, as 0\.[19]"):
+            net.fit(X, (0.1 + 0.8 * y).astype(np.float32))
+
+    def test_outputs_that_are_no_logits(self):
+        class Named(nn.Linear):
+            def forward(self, X):
+                return {"logits": super().forward(X)}
+
+        class Net(NeuralNetClassifier):
+            def get_loss(self, y_pred, y_true, *args, **kwargs):
+                return F.cross_entropy(y_pred["logits"], y_true)
+
+        with pytest.raises(ValueError, match="returned a dict of shape"):
+            make_net(TrainingDynamics(), cls=Net, module=Named(4, 3)).fit(*data())
