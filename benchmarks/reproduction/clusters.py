@@ -23,7 +23,7 @@ from sklearn_lpntk.inspection import ClusterSizeDisplay
 from sklearn_lpntk.kernels import empirical_ntk
 
 from .data import load, split
-from .records import FOLDER, Records, arguments
+from .records import FOLDER, Records, arguments, seeds_of
 from .report import save_figure, write_row
 from .training import RECIPES, accuracy, device, train
 
@@ -120,7 +120,7 @@ def main():
     records = Records(options.out or FOLDER / f"clusters_{name}.jsonl", ("seed", "share"))
     if not options.report:
         data = load(name, options.cifar)
-        run(name, data, range(options.seeds), records, n_train=options.n_train)
+        run(name, data, seeds_of(options), records, n_train=options.n_train)
     for share in SHARES:
         print(
             f"M = {share:g} N:", described_share([r for r in records.rows if r["share"] == share])

@@ -17,7 +17,7 @@ from sklearn_lpntk.inspection import PruningCurveDisplay
 from sklearn_lpntk.pruning._orders import STRATEGIES
 
 from .data import load, split
-from .records import FOLDER, Records, arguments
+from .records import FOLDER, Records, arguments, seeds_of
 from .report import PAGE, save_figure, write_row
 from .training import RECIPES, accuracy, as_fitted_net, train
 
@@ -86,7 +86,6 @@ def retrained(recipe, part, rows, seed):
 def main():
     parser = arguments(__doc__, RECIPES, seeds=5)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1, 0.2])
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kept", type=float, nargs="+", default=KEPT)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     options = parser.parse_args()
@@ -98,7 +97,7 @@ def main():
             options.dataset,
             load(options.dataset, options.cifar),
             options.noise,
-            range(options.first_seed, options.first_seed + options.seeds),
+            seeds_of(options),
             options.strategies,
             options.kept,
             records,

@@ -16,7 +16,7 @@ from torch import nn
 from sklearn_lpntk.dynamics import difficulty_correlation
 
 from .data import load
-from .records import FOLDER, Records
+from .records import FOLDER, Records, seeds_of
 from .report import save_figure, write_row
 from .training import device
 
@@ -31,7 +31,7 @@ def mlp(seed, width):
 
 def run(X, y, records, options):
     """One row of raw numbers for each seed that has none yet."""
-    for seed in range(options.seeds):
+    for seed in seeds_of(options):
         key = {"seed": seed, "n_epochs": options.epochs, "width": options.width}
         if key in records:
             continue

@@ -17,7 +17,7 @@ from sklearn_lpntk.dynamics import predict_forgetting
 
 from ..nets import lenet5, small_resnet
 from .data import load
-from .records import FOLDER, Records, arguments
+from .records import FOLDER, Records, arguments, seeds_of
 from .report import save_figure, write_row
 from .training import device
 
@@ -154,7 +154,7 @@ def main():
     records = Records(path, ("seed", "training_mode", "chunk"))
     if not options.report:
         X, y = load(options.dataset, options.cifar)[:2]
-        for seed in range(options.seeds):
+        for seed in seeds_of(options):
             run(
                 options.dataset,
                 X[: options.n_train],

@@ -16,7 +16,7 @@ from sklearn_lpntk import RedundancyPruner
 
 from .criterion import retrained
 from .data import load, split
-from .records import FOLDER, Records, arguments
+from .records import FOLDER, Records, arguments, seeds_of
 from .report import save_figure, write_row
 from .training import RECIPES, as_fitted_net, train
 
@@ -39,12 +39,12 @@ RECIPES_OF_THE_PAPER = {
 }
 
 
-def run(name, data, seeds, records, *, n_train):
+def run(name, data, seeds, recipes, records, *, n_train):
     """Fill the records, a draw for each seed."""
     for seed in seeds:
         wanted = [{"seed": seed, "recipe": "all", "chosen_by": "all"}] + [
             {"seed": seed, "recipe": recipe, "chosen_by": by}
-            for recipe in RECIPES_OF_THE_PAPER
+            for recipe in recipes
             for by in ("recipe", *CONTROLS)
         ]
         missing = [row for row in wanted if row not in records]
@@ -77,6 +77,11 @@ def _kept(net, part, seed, **options):
     return pruner.sample_indices_
 
 
+def recipes_in(rows):
+    """The recipes of the paper that were run."""
+    return [name for name in RECIPES_OF_THE_PAPER if any(r["recipe"] == name for r in rows)]
+
+
 def compared(rows, recipe, arm):
     """Accuracy by who chose, tests against random subsets and against all samples."""
     by_seed = {}
@@ -105,15 +110,19 @@ def described(rows, recipe, arm="steps"):
 
 
 def main():
-    options = arguments(__doc__, FOUND_BY_THE_PAPER).parse_args()
+    parser = arguments(__doc__, FOUND_BY_THE_PAPER)
+    every = list(RECIPES_OF_THE_PAPER)
+    parser.add_argument("--recipes", nargs="+", default=every, choices=every)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     name = options.dataset
     keys = ("seed", "recipe", "chosen_by")
     records = Records(options.out or FOLDER / f"pruning_{name}.jsonl", keys)
     if not options.report:
         data = load(name, options.cifar)
-        run(name, data, range(options.seeds), records, n_train=options.n_train)
-    for recipe in RECIPES_OF_THE_PAPER:
+        seeds = seeds_of(options)
+        run(name, data, seeds, options.recipes, records, n_train=options.n_train)
+    for recipe in recipes_in(records.rows):
         for arm in ("steps", "epochs"):
             print(f"{recipe}, same {arm}: {described(records.rows, recipe, arm)}")
     if not options.out:
@@ -123,7 +132,7 @@ def main():
 def report(name, rows):
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.5), layout="constrained", sharey=True)
     for ax, arm in zip(axes, ("steps", "epochs"), strict=True):
-        for k, recipe in enumerate(RECIPES_OF_THE_PAPER):
+        for k, recipe in enumerate(recipes_in(rows)):
             scores, *_ = compared(rows, recipe, arm)
             for j, (by, color) in enumerate(
                 (("recipe", "#0072B2"), ("random", "#000000"), ("k_center", "#E69F00"))
@@ -138,9 +147,8 @@ def report(name, rows):
                     label=by if k == 0 else None,
                 )
         ax.axhline(100 * scores["all"].mean(), color="0.6", label="all samples")
-        ax.set_xticks(
-            range(len(RECIPES_OF_THE_PAPER)), RECIPES_OF_THE_PAPER, rotation=25, ha="right"
-        )
+        names = recipes_in(rows)
+        ax.set_xticks(range(len(names)), names, rotation=25, ha="right")
         ax.set(title=f"same number of {arm}", ylabel="test accuracy (%)")
     axes[0].legend()
     save_figure(figure, f"pruning_{name}")

@@ -48,8 +48,14 @@ def arguments(description, datasets, **defaults):
     parser.add_argument("dataset", choices=datasets)
     parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--n-train", type=int, help="training samples")
     parser.add_argument("--out", help="file of the raw numbers; then no page is written")
     parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     parser.set_defaults(**defaults)
     return parser
+
+
+def seeds_of(options):
+    """The seeds that the arguments ask for."""
+    return range(options.first_seed, options.first_seed + options.seeds)
