@@ -39,6 +39,7 @@ ALLOWED = {
         "cluster",
     },
     "_batches": set(),
+    "infinite": {"_engine", "_fitting"},
     "dynamics": {"_batches", "_engine", "_features", "_nets", "kernels"},
     "inspection": {"cluster", "dynamics", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},

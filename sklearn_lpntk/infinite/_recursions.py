@@ -1,0 +1,184 @@
+"""Layer recursions of the infinite-width kernels, for one tile of sample pairs: torch only.
+
+K is the covariance of the preactivations (the NNGP kernel), T the tangent kernel. A layer of
+weights makes ``K = w2 E + b2`` and ``T = K + w2 T_before D`` of the expectations E, D of
+`_activations`; a convolution averages both over its window first. Variances of single samples
+have the same recursion with exact expectations.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from ._activations import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Fully connected layers; X of shape (n, d)."""
+
+    depth: int
+    activation: str
+    w2: float
+    b2: float
+    with_tangent: bool
+
+    def variances(self, X):
+        """Variance of each sample at each nonlinearity, and the last one's kernel value."""
+        rule = ACTIVATIONS[self.activation]
+        K = self.w2 * X.square().mean(1) + self.b2
+        T, variances = K, []
+        for _ in range(self.depth):
+            variances.append(K)
+            E, D = rule.own_moments(K)
+            K = self.w2 * E + self.b2
+            T = K + self.w2 * T * D
+        return variances, T if self.with_tangent else K
+
+    def tile(self, X1, X2, variances1, variances2):
+        """Kernel of two blocks of samples."""
+        rule = ACTIVATIONS[self.activation]
+        K = torch.addmm(X1.new_full((), self.b2), X1, X2.T, alpha=self.w2 / X1.shape[1])
+        T = K
+        for q1, q2 in zip(variances1, variances2, strict=True):
+            E, D = rule.moments(K, q1[:, None], q2)
+            K = E.mul_(self.w2).add_(self.b2)
+            if self.with_tangent:
+                T = torch.addcmul(K, D, T, value=self.w2)
+        return T if self.with_tangent else K
+
+    def size_of_pair(self, X):
+        """Numbers that are alive at once for each pair of samples of a tile."""
+        return 6
+
+
+@dataclass(frozen=True)
+class Convolutional(Dense):
+    """Convolutions with zero padding that keeps the size ("same"); X of shape (n, C, H, W).
+
+    Attributes
+    ----------
+    pooled : bool
+        Whether the readout averages over positions: then it needs the covariance of all pairs of
+        positions. Else it is flattened, and needs equal positions only.
+    """
+
+    kernel_size: int
+    stride: int
+    pooled: bool
+
+    def variances(self, X):
+        variances, diagonal = self._own(X)
+        return variances, self._pooled_diagonal(X, variances) if self.pooled else diagonal
+
+    def _own(self, X):
+        rule, axes = ACTIVATIONS[self.activation], ((1,), (2,))
+        K = self._weighted(X.square().mean(1), axes).add_(self.b2)
+        T, variances = K, []
+        for layer in range(self.depth):
+            variances.append(K)
+            E, D = rule.own_moments(K)
+            K, T = self._next(E, T * D, axes, is_last=layer == self.depth - 1)
+        return variances, T if self.with_tangent else K
+
+    def _pooled_diagonal(self, X, variances):
+        """Each sample with itself, over all pairs of positions; one sample at a time."""
+        tiles = [
+            self.tile(x[None], x[None], *[[q[i : i + 1] for q in variances]] * 2)
+            for i, x in enumerate(X)
+        ]
+        return torch.cat(tiles)[:, 0]
+
+    def tile(self, X1, X2, variances1, variances2):
+        rule = ACTIVATIONS[self.activation]
+        axes = ((2, 3), (4, 5)) if self.pooled else ((2,), (3,))
+        K = self._weighted(self._input_covariance(X1, X2), axes).add_(self.b2)
+        T = K
+        for layer, (q1, q2) in enumerate(zip(variances1, variances2, strict=True)):
+            if self.pooled:
+                q1, q2 = q1[:, None, :, None, :, None], q2[None, :, None, :, None, :]
+            else:
+                q1, q2 = q1[:, None], q2[None]
+            E, D = rule.moments(K, q1, q2)
+            K, T = self._next(E, D.mul_(T), axes, is_last=layer == self.depth - 1)
+        return T if self.with_tangent else K
+
+    def _next(self, E, TD, axes, *, is_last):
+        """K and T after the next layer of weights: a convolution, or the readout at the end."""
+        if is_last:
+            positions = tuple(a for pair in axes for a in pair)
+            K = self.w2 * E.mean(positions) + self.b2
+            return K, K + self.w2 * TD.mean(positions)
+        K = self._weighted(E, axes).add_(self.b2)
+        return K, K + self._weighted(TD, axes)
+
+    def _input_covariance(self, X1, X2):
+        (n1, channels, height, width), n2 = X1.shape, len(X2)
+        if not self.pooled:
+            by_position = X1.permute(2, 3, 0, 1) @ X2.permute(2, 3, 1, 0)
+            return by_position.permute(2, 3, 0, 1) / channels
+        rows = X1.permute(0, 2, 3, 1).reshape(-1, channels)
+        cols = X2.permute(0, 2, 3, 1).reshape(-1, channels)
+        K = (rows @ cols.T).reshape(n1, height, width, n2, height, width) / channels
+        return K.permute(0, 3, 1, 4, 2, 5)
+
+    def _weighted(self, K, axes):
+        """w2 times the mean over the window, the same shift for both positions of a pair."""
+        for pair in axes:
+            K = self._sum_along(K, pair)
+        return K.mul_(self.w2 / self.kernel_size**2)
+
+    def _sum_along(self, K, pair):
+        """Windowed sum along one direction of the image; ``pair`` are its one or two axes."""
+        size, k, stride = K.shape[pair[0]], self.kernel_size, self.stride
+        n_out = -(-size // stride)
+        padding = max((n_out - 1) * stride + k - size, 0)
+        before = padding // 2
+        widths = [0] * (2 * K.ndim)
+        for axis in pair:
+            at = 2 * (K.ndim - 1 - axis)
+            widths[at : at + 2] = before, padding - before
+        K = F.pad(K, widths)
+        total = 0
+        for shift in range(k):
+            index = [slice(None)] * K.ndim
+            for axis in pair:
+                index[axis] = slice(shift, shift + (n_out - 1) * stride + 1, stride)
+            total = total + K[tuple(index)]
+        return total
+
+    def size_of_pair(self, X):
+        n_positions = X.shape[2] * X.shape[3]
+        return 8 * (n_positions**2 if self.pooled else n_positions)
+
+
+def gram(rule, X1, X2, block_size, out):
+    """Fill ``out`` with the kernel, tile by tile; X2 None means X1 with itself, at half the work.
+
+    Parameters
+    ----------
+    rule : Dense or Convolutional
+    X1, X2 : Tensor
+    block_size : int
+        Samples on a side of a tile.
+    out : Tensor of shape (len(X1), len(X2)), on the CPU
+    """
+    variances1, diagonal = rule.variances(X1)
+    variances2 = variances1 if X2 is None else rule.variances(X2)[0]
+    cols = X1 if X2 is None else X2
+    for r in _blocks(len(X1), block_size):
+        own = [q[r] for q in variances1]
+        for c in _blocks(len(cols), block_size):
+            if X2 is None and c.start < r.start:
+                continue
+            tile = rule.tile(X1[r], cols[c], own, [q[c] for q in variances2]).to(out.device)
+            out[r, c] = tile
+            if X2 is None:  # also on the diagonal: what is rounded last must be the same
+                out[c, r] = tile.T if c.start > r.start else (tile + tile.T) / 2
+    if X2 is None:
+        out.fill_diagonal_(0).diagonal().copy_(diagonal)
+
+
+def _blocks(n, size):
+    return [slice(s, min(s + size, n)) for s in range(0, n, size)]
