@@ -193,7 +193,7 @@ def test_wide_networks(name):
     images = torch.tensor(X[:4], dtype=torch.float32).reshape(4, 2, 4, 3)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        n_nets = 3 if "image_shape" in options else 16
+        n_nets = 6 if "image_shape" in options else 16
         nets = [kernel_of(finite(name, 1000, std), images) for _ in range(n_nets)]
     scale = np.sqrt(np.outer(np.diag(K), np.diag(K)))
     assert np.abs((np.mean(nets, axis=0) - K) / scale).max() < 0.04
