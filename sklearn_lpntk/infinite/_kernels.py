@@ -111,8 +111,8 @@ class _InfiniteWidthKernel(Kernel):
             allow_nd=True,
             input_name=name,
         )
-        X = torch.as_tensor(self._shaped(X, name), device=self.device)
-        return self._rule(), X
+        X = self._shaped(X if X.flags.writeable else X.copy(), name)  # torch warns of others
+        return self._rule(), torch.as_tensor(X, device=self.device)
 
     def _common(self):
         return {

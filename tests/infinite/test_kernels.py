@@ -117,6 +117,13 @@ class TestProperties:
         assert diagonal.device.type == "meta"
 
 
+def test_arrays_that_are_read_only():
+    rows = X.copy()
+    rows.flags.writeable = False
+    assert_allclose(InfiniteWidthNTK()(rows), InfiniteWidthNTK()(X))
+    assert_allclose(InfiniteWidthNTK()(torch.from_numpy(X)), InfiniteWidthNTK()(X))
+
+
 def test_no_signal():
     """A sample of zeros without biases has no covariance with any other."""
     rows = np.vstack([np.zeros(3), np.eye(3)])

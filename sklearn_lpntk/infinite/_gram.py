@@ -1,0 +1,157 @@
+"""Checked Gram matrices and labels, and the regularised inverse of a Gram matrix."""
+
+import warnings
+from numbers import Real
+
+import numpy as np
+import torch
+from scipy.linalg import cho_solve
+from scipy.linalg.lapack import dpotrf, dpotri
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from .._engine.memory import available
+
+N_JITTERS = 4  # times that the ridge is raised, each time tenfold, where H is not quite PSD
+
+
+def checked_gram(H):
+    """A Gram matrix as a finite, square, symmetric array of float64.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    H = check_array(H, dtype=np.float64, input_name="H", ensure_min_samples=2)
+    if H.shape[0] != H.shape[1]:
+        raise ValueError(
+            f"H must be a Gram matrix of shape (n_samples, n_samples); got {H.shape}. To pass "
+            "samples, evaluate a kernel first: H = InfiniteWidthNTK()(X)."
+        )
+    asymmetry = np.abs(H - H.T).max()
+    if asymmetry > 1e-4 * np.abs(H).max():
+        raise ValueError(
+            f"H must be symmetric; H and its transpose differ by up to {asymmetry:.3g}, where the "
+            f"largest entry is {np.abs(H).max():.3g}."
+        )
+    return H
+
+
+def checked_labels(y, n_samples, classes=None):
+    """Classes and the column of each label; at least two classes.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+    n_samples : int
+    classes : array-like, default=None
+        All classes, where y may lack some.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        Sorted.
+    columns : ndarray of shape (n_samples,)
+    """
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    if len(y) != n_samples:
+        raise ValueError(f"y has {len(y)} labels, and H is of {n_samples} samples.")
+    given = np.unique(y)
+    classes = given if classes is None else np.unique(classes)
+    missing = np.setdiff1d(given, classes)
+    if len(missing):
+        raise ValueError(f"y has the labels {missing.tolist()}, which are not in classes.")
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only ({classes[0]}); labels can be compared with two classes or more."
+        )
+    return classes, np.searchsorted(classes, y)
+
+
+def one_hot(columns, n_classes):
+    """The label matrix Y of shape (n_samples, n_classes)."""
+    return np.eye(n_classes)[columns]
+
+
+def checked_number(value, name, *, above=None, at_least=None):
+    """A finite number in a range, or a ValueError."""
+    is_number = isinstance(value, Real) and np.isfinite(value)
+    if above is not None and not (is_number and value > above):
+        raise ValueError(f"{name} must be a number above {above}; got {value!r}.")
+    if at_least is not None and not (is_number and value >= at_least):
+        raise ValueError(f"{name} must be a number of at least {at_least}; got {value!r}.")
+    return value
+
+
+class Factor:
+    """Cholesky factor of ``H + ridge tr(H) / N I``; one serves all labellings of the same samples.
+
+    Parameters
+    ----------
+    H : ndarray of shape (n_samples, n_samples)
+        Checked.
+    ridge : float
+        In units of the mean of the diagonal of H.
+
+    Attributes
+    ----------
+    ridge : float
+        As given, or larger where H was not positive definite with it.
+    """
+
+    def __init__(self, H, ridge):
+        _require_memory(len(H), 2)
+        scale = np.trace(H) / len(H)
+        if not scale > 0:
+            raise ValueError(f"The mean of the diagonal of H is {scale:.3g}; it must be positive.")
+        for jitter in [0, *(ridge_floor(ridge) * 10**k for k in range(N_JITTERS))]:
+            self.ridge = ridge + jitter
+            A = np.array(H, order="F")
+            A.flat[:: len(H) + 1] += self.ridge * scale
+            self._chol, failed = dpotrf(A, lower=1, clean=0, overwrite_a=1)
+            if not failed:
+                break
+        else:
+            raise ValueError(
+                f"H is not positive semidefinite: its Cholesky factorisation fails with ridge="
+                f"{ridge:g} and up to {self.ridge:.3g} of the mean of its diagonal. Is it a Gram "
+                "matrix of a kernel?"
+            )
+        if jitter:
+            warnings.warn(
+                f"H is not positive definite with ridge={ridge:g}; {self.ridge:.3g} was taken.",
+                stacklevel=3,
+            )
+
+    def solve(self, Y):
+        """M Y, with M the inverse."""
+        return cho_solve((self._chol, True), Y, check_finite=False)
+
+    def inverse(self):
+        """M itself, symmetric; the factor is used up."""
+        M, failed = dpotri(self._chol, lower=1, overwrite_c=1)
+        del self._chol
+        assert not failed
+        lower = np.tril_indices(len(M), -1)
+        M.T[lower] = M[lower]
+        return M
+
+
+def ridge_floor(ridge):
+    """The first jitter that is added."""
+    return max(ridge, 1e-10)
+
+
+def _require_memory(n, n_copies):
+    free = available(torch.device("cpu"))
+    needed = 8 * n * n * n_copies
+    if free is not None and needed > free:
+        raise ValueError(
+            f"Factorising H of {n:,} samples needs {needed / 2**30:.3g} GiB, and "
+            f"{free / 2**30:.3g} GiB are free; up to {int((free / 8 / n_copies) ** 0.5):,} samples "
+            "would fit."
+        )
