@@ -69,7 +69,8 @@ def by_brute_force(H, y, ridge, min_margin):
         scores = leave_one_out_scores(H, y, ridge=ridge)
         own = scores[np.arange(len(y)), y]
         scores[np.arange(len(y)), y] = -np.inf
-        margins = np.where(is_open, scores.max(1) - own, -np.inf)
+        may = is_open & (np.bincount(y)[y] > 2)
+        margins = np.where(may, scores.max(1) - own, -np.inf)
         i = margins.argmax()
         if not margins[i] > min_margin:
             break
@@ -78,6 +79,8 @@ def by_brute_force(H, y, ridge, min_margin):
         is_open[i] = False
     for _ in range(3):
         for i in flipped:
+            if np.bincount(y)[y[i]] <= 2:
+                continue
             best = leave_one_out_scores(H, y, ridge=ridge)[i].argmax()
             n_revised += best != y[i]
             y[i] = best
