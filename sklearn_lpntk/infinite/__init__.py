@@ -16,9 +16,11 @@ from ._labels import (
     leave_one_out_scores,
 )
 from ._refurbisher import LabelRefurbisher, RefurbishedClassifier
+from ._selector import ArchitectureSelector
 from ._tunable import TunableNTK
 
 __all__ = [
+    "ArchitectureSelector",
     "ClassEntanglement",
     "InfiniteWidthConvNTK",
     "InfiniteWidthNTK",

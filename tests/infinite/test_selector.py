@@ -1,0 +1,104 @@
+"""Choosing a kernel by its principal components."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits
+from sklearn.decomposition import KernelPCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_lpntk.infinite import ArchitectureSelector, InfiniteWidthNTK, class_distance_ratio
+from sklearn_lpntk.infinite._selector import _drawn
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:300] / 16, Y[:300]
+KERNELS = [("shallow", InfiniteWidthNTK(1)), ("deep", InfiniteWidthNTK(20)), ("rbf", rbf_kernel)]
+
+
+def test_scores_and_components_by_kernel_pca():
+    selector = ArchitectureSelector(KERNELS, n_components=3).fit(X, Y)
+    scores = []
+    for _, kernel in KERNELS:
+        pca = KernelPCA(3, kernel="precomputed", eigen_solver="dense")
+        scores.append(class_distance_ratio(pca.fit_transform(kernel(X)), Y))
+    assert_allclose(selector.scores_, scores, rtol=1e-8)
+    assert selector.best_index_ == np.argmax(scores)
+    assert selector.best_kernel_ is KERNELS[selector.best_index_][1]
+    pca.fit(selector.best_kernel_(X))
+    new = pca.transform(selector.best_kernel_(X[:40] + 0.1, X))
+    assert_allclose(np.abs(selector.transform(X[:40] + 0.1)), np.abs(new), atol=1e-8)
+
+
+def test_trailing_components_are_those_of_the_smallest_eigenvalues():
+    selector = ArchitectureSelector(KERNELS[:1], components="trailing").fit(X, Y)
+    H = KERNELS[0][1](X)
+    C = np.eye(300) - 1 / 300
+    values = np.linalg.eigvalsh(C @ H @ C)
+    P = selector.transform(X)
+    assert_allclose((P**2).sum(0), values[1:5][::-1], rtol=1e-6)
+    assert selector.results_["explained_variance_ratio"][0] < 0.01
+
+
+def test_results_are_a_table():
+    table = pd.DataFrame(ArchitectureSelector(KERNELS).fit(X, Y).results_)
+    assert table["name"].tolist() == ["shallow", "deep", "rbf"]
+    assert table["explained_variance_ratio"].between(0, 1).all()
+    assert (table["seconds"] > 0).all()
+
+
+def test_another_score():
+    selector = ArchitectureSelector(KERNELS, scoring=lambda P, y: -P.var()).fit(X, Y)
+    assert selector.best_index_ == 2
+
+
+def test_a_stratified_draw():
+    columns = np.repeat([0, 1, 2], [10, 40, 150])
+    rows = _drawn(columns, 60, np.random.RandomState(0))
+    assert_array_equal(rows, np.unique(rows))
+    assert np.abs(np.bincount(columns[rows]) - [3, 12, 45]).max() <= 1
+    selector = ArchitectureSelector(KERNELS, max_samples=100, random_state=0).fit(X, Y)
+    again = ArchitectureSelector(KERNELS, max_samples=100, random_state=0).fit(X, Y)
+    assert_array_equal(selector.transform(X), again.transform(X))
+    other = ArchitectureSelector(KERNELS, max_samples=100, random_state=1).fit(X, Y)
+    assert (other.scores_ != selector.scores_).any()
+
+
+def test_in_a_pipeline_of_images_and_pickled():
+    images = X.reshape(-1, 8, 8)
+    pipeline = make_pipeline(
+        ArchitectureSelector(KERNELS[:2], n_components=8), LogisticRegression()
+    )
+    assert pipeline.fit(images, Y).score(images, Y) > 0.8
+    selector = pickle.loads(pickle.dumps(pipeline[0]))
+    assert_allclose(selector.transform(images), pipeline[0].transform(images))
+    assert selector.get_feature_names_out()[0] == "architectureselector0"
+
+
+class TestErrors:
+    @pytest.mark.parametrize("kernels", [[], [("a", "rbf")], [rbf_kernel], [("a", "b", "c")]])
+    def test_kernels(self, kernels):
+        with pytest.raises(ValueError, match="one or more pairs"):
+            ArchitectureSelector(kernels).fit(X, Y)
+
+    def test_names_twice(self):
+        with pytest.raises(ValueError, match="must be unique; got"):
+            ArchitectureSelector([("a", rbf_kernel), ("a", rbf_kernel)]).fit(X, Y)
+
+    def test_too_many_components(self):
+        with pytest.raises(ValueError, match="n_components=300 needs more samples"):
+            ArchitectureSelector(KERNELS, n_components=300).fit(X, Y)
+
+    def test_one_class(self):
+        with pytest.raises(ValueError, match="one class only"):
+            ArchitectureSelector(KERNELS).fit(X, np.zeros(300))
+
+
+@parametrize_with_checks([ArchitectureSelector(KERNELS[:2], n_components=2)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
