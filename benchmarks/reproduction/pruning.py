@@ -20,7 +20,7 @@ from .records import FOLDER, Records, arguments, seeds_of
 from .report import save_figure, write_row
 from .training import RECIPES, as_fitted_net, train
 
-CONTROLS = ("random", "el2n", "grand", "k_center")
+CHOSEN_BY = ("recipe", "random", "el2n", "grand", "k_center")
 FOUND_BY_THE_PAPER = {  # all samples against those left by Figure 2's and Figure 3's recipe
     "mnist": ("t(19) = 0.293, p = 0.774", "t(19) = −3.205, p = 0.005"),
     "cifar": ("t(19) = 1.562, p = 0.153", "t(19) = −3.996, p = 0.003"),
@@ -39,13 +39,13 @@ RECIPES_OF_THE_PAPER = {
 }
 
 
-def run(name, data, seeds, recipes, records, *, n_train):
+def run(name, data, seeds, recipes, records, *, n_train, chosen_by=CHOSEN_BY):
     """Fill the records, a draw for each seed."""
     for seed in seeds:
         wanted = [{"seed": seed, "recipe": "all", "chosen_by": "all"}] + [
             {"seed": seed, "recipe": recipe, "chosen_by": by}
             for recipe in recipes
-            for by in ("recipe", *CONTROLS)
+            for by in chosen_by
         ]
         missing = [row for row in wanted if row not in records]
         if not missing:
@@ -83,13 +83,21 @@ def recipes_in(rows):
 
 
 def compared(rows, recipe, arm):
-    """Accuracy by who chose, tests against random subsets and against all samples."""
+    """Accuracy by who chose, tests against random subsets and against all samples.
+
+    The tests are over the seeds that have all three; other controls may have fewer seeds.
+    """
     by_seed = {}
     for row in rows:
         if row["recipe"] in ("all", recipe):
             by_seed.setdefault(row["chosen_by"], {})[row["seed"]] = row[arm]
-    seeds = sorted(set.intersection(*(set(v) for v in by_seed.values())))
-    scores = {by: np.array([values[s] for s in seeds]) for by, values in by_seed.items()}
+    tested = ("all", "recipe", "random")
+    seeds = sorted(set.intersection(*(set(by_seed[by]) for by in tested)))
+    scores = {
+        by: np.array([by_seed[by][s] for s in seeds if s in by_seed[by]])
+        for by in ("all", *CHOSEN_BY)
+        if by in by_seed
+    }
     against_random = ttest_rel(scores["recipe"], scores["random"])
     loss = scores["recipe"] - scores["all"]
     no_worse = ttest_1samp(loss, -MARGIN, alternative="greater")
@@ -100,8 +108,11 @@ def described(rows, recipe, arm="steps"):
     """One line for a recipe."""
     scores, against_random, no_worse = compared(rows, recipe, arm)
     n = [r["n_kept"] for r in rows if r["recipe"] == recipe and r["chosen_by"] == "recipe"]
-    means = ", ".join(f"{by} {100 * v.mean():.2f}" for by, v in scores.items())
     df = len(scores["all"]) - 1
+    means = ", ".join(
+        f"{by} {100 * v.mean():.2f}" + (f" [{len(v)} seeds]" if len(v) <= df else "")
+        for by, v in scores.items()
+    )
     return (
         f"{np.mean(n):.0f} kept: {means} %; against random t({df}) = "
         f"{against_random.statistic:.2f}, p = {against_random.pvalue:.1g}; not worse than all by "
@@ -113,6 +124,7 @@ def main():
     parser = arguments(__doc__, FOUND_BY_THE_PAPER)
     every = list(RECIPES_OF_THE_PAPER)
     parser.add_argument("--recipes", nargs="+", default=every, choices=every)
+    parser.add_argument("--chosen-by", nargs="+", default=list(CHOSEN_BY), choices=CHOSEN_BY)
     options = parser.parse_args()
     torch.set_num_threads(1)
     name = options.dataset
@@ -121,7 +133,8 @@ def main():
     if not options.report:
         data = load(name, options.cifar)
         seeds = seeds_of(options)
-        run(name, data, seeds, options.recipes, records, n_train=options.n_train)
+        sizes = {"n_train": options.n_train, "chosen_by": options.chosen_by}
+        run(name, data, seeds, options.recipes, records, **sizes)
     for recipe in recipes_in(records.rows):
         for arm in ("steps", "epochs"):
             print(f"{recipe}, same {arm}: {described(records.rows, recipe, arm)}")

@@ -7,6 +7,8 @@ again. matplotlib is imported when something is drawn.
 from ._clusters import ClusterSizeDisplay
 from ._difficulty import DifficultyDisplay
 from ._forgetting import ForgettingDisplay
+from ._interaction import LabelInteractionDisplay
+from ._labels import ErrorPathDisplay, FlippedLabelsDisplay
 from ._pairs import SamplePairsDisplay
 from ._pruning import PruningCurveDisplay
 from ._relations import RelationsDisplay
@@ -14,7 +16,10 @@ from ._relations import RelationsDisplay
 __all__ = [
     "ClusterSizeDisplay",
     "DifficultyDisplay",
+    "ErrorPathDisplay",
+    "FlippedLabelsDisplay",
     "ForgettingDisplay",
+    "LabelInteractionDisplay",
     "PruningCurveDisplay",
     "RelationsDisplay",
     "SamplePairsDisplay",

@@ -51,3 +51,18 @@ def vector(values, name, n=None):
         wanted = "(n_samples,)" if n is None else f"({n},)"
         raise ValueError(f"{name} must have shape {wanted}; got {values.shape}.")
     return values
+
+
+def as_images(X, image_shape):
+    """(n, height, width) or (n, height, width, 3)."""
+    X = X if image_shape is None else X.reshape(len(X), *image_shape)
+    if X.ndim == 4 and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
+        X = X.transpose(0, 2, 3, 1)
+    if X.ndim == 4 and X.shape[3] == 1:
+        X = X[..., 0]
+    if X.ndim == 3 or (X.ndim == 4 and X.shape[3] == 3):
+        return X
+    raise ValueError(
+        "X must hold images, of shape (height, width), with 1 or 3 channels or none; got samples "
+        f"of shape {X.shape[1:]}. Pass image_shape=, such as (28, 28)."
+    )

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..kernels import empirical_ntk
-from ._drawing import grid_for, vector
+from ._drawing import as_images, grid_for, vector
 
 KINDS = ("redundant", "contradictory")
 
@@ -153,7 +153,7 @@ class SamplePairsDisplay:
             )
         X, y = np.asarray(X), None if y is None else vector(y, "y", len(X))
         X2, y2 = (X, y) if X2 is None else (np.asarray(X2), y2)
-        sides = [_as_images(part[index], image_shape) for part, index in zip((X, X2), pairs.T)]
+        sides = [as_images(part[index], image_shape) for part, index in zip((X, X2), pairs.T)]
         labels = [
             [""] * len(pairs) if own is None else [str(np.asarray(own)[i]) for i in index]
             for own, index in zip((y, y2), pairs.T)
@@ -238,18 +238,3 @@ def _contradictory(estimator, X, y, n_pairs):
         if len(pairs) == n_pairs:
             break
     return np.array(pairs), found
-
-
-def _as_images(X, image_shape):
-    """(n, height, width) or (n, height, width, 3)."""
-    X = X if image_shape is None else X.reshape(len(X), *image_shape)
-    if X.ndim == 4 and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
-        X = X.transpose(0, 2, 3, 1)
-    if X.ndim == 4 and X.shape[3] == 1:
-        X = X[..., 0]
-    if X.ndim == 3 or (X.ndim == 4 and X.shape[3] == 3):
-        return X
-    raise ValueError(
-        "X must hold images, of shape (height, width), with 1 or 3 channels or none; got samples "
-        f"of shape {X.shape[1:]}. Pass image_shape=, such as (28, 28)."
-    )

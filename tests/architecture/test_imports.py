@@ -41,7 +41,7 @@ ALLOWED = {
     "_batches": set(),
     "infinite": {"_engine", "_fitting"},
     "dynamics": {"_batches", "_engine", "_features", "_nets", "kernels"},
-    "inspection": {"cluster", "dynamics", "kernels", "pruning"},
+    "inspection": {"cluster", "dynamics", "infinite", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},
 }
 GROUND = {"exceptions", "_version", "_locks"}

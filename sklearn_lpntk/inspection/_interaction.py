@@ -1,0 +1,132 @@
+"""How the labels of classes interact, as a heat map."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..infinite import InfiniteWidthNTK, label_interaction_matrix
+from ._drawing import axes_for
+
+
+class LabelInteractionDisplay:
+    """Heat map of the label interaction matrix Z, as cosines: which classes are entangled.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_classes, n_classes)
+    classes : ndarray of shape (n_classes,)
+
+    Attributes
+    ----------
+    cosines : ndarray of shape (n_classes, n_classes)
+        ``Z_kd / sqrt(Z_kk Z_dd)``: the more negative, the more entangled.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_lpntk.infinite.label_interaction_matrix : Z.
+    sklearn_lpntk.infinite.class_entanglement : Rankings by it.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_lpntk.infinite import InfiniteWidthNTK
+    >>> from sklearn_lpntk.inspection import LabelInteractionDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> display = LabelInteractionDisplay.from_estimator(InfiniteWidthNTK(), X - X.mean(0), y)
+    >>> bool(display.cosines[1, 2] < -0.5)  # versicolor and virginica
+    True
+    """
+
+    def __init__(self, *, Z, classes):
+        self.Z, self.classes = Z, classes
+
+    @property
+    def cosines(self):
+        scale = np.sqrt(np.diag(self.Z))
+        return self.Z / np.outer(scale, scale)
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, ridge=0.1, ax=None, **imshow_kw):
+        """Draw Z of a kernel, or of the kernel and the repaired labels of a refurbisher.
+
+        Parameters
+        ----------
+        estimator : callable kernel, or fitted LabelRefurbisher
+            Of a refurbisher the kernel is taken; give ``labels_`` as y to see its work.
+        X : array-like of shape (n_samples, ...)
+            Samples, or the Gram matrix where the refurbisher's kernel is "precomputed".
+        y : array-like of shape (n_samples,)
+        ridge : float, default=0.1
+        ax : matplotlib Axes, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : LabelInteractionDisplay
+        """
+        kernel = estimator
+        if not callable(estimator):
+            check_is_fitted(estimator)
+            kernel = InfiniteWidthNTK() if estimator.kernel is None else estimator.kernel
+        H = X if isinstance(kernel, str) else kernel(X)
+        Z, classes = label_interaction_matrix(H, y, ridge=ridge)
+        return cls.from_predictions(Z, classes, ax=ax, **imshow_kw)
+
+    @classmethod
+    def from_predictions(cls, Z, classes=None, *, ax=None, **imshow_kw):
+        """Draw a given matrix.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_classes, n_classes)
+        classes : array-like of shape (n_classes,), default=None
+        ax : matplotlib Axes, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : LabelInteractionDisplay
+        """
+        Z = np.asarray(Z, dtype=float)
+        if Z.ndim != 2 or Z.shape[0] != Z.shape[1] or not (np.diag(Z) > 0).all():
+            raise ValueError(
+                f"Z must be square with a positive diagonal; got shape {Z.shape}. It is the first "
+                "result of label_interaction_matrix."
+            )
+        classes = np.arange(len(Z)) if classes is None else np.asarray(classes)
+        if classes.shape != (len(Z),):
+            raise ValueError(f"classes must have shape ({len(Z)},); got {classes.shape}.")
+        return cls(Z=Z, classes=classes).plot(ax, **imshow_kw)
+
+    def plot(self, ax=None, **imshow_kw):
+        """Draw the cosines.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            New ones if None.
+        **imshow_kw
+            For matplotlib's ``imshow``.
+
+        Returns
+        -------
+        display : LabelInteractionDisplay
+        """
+        ax = axes_for(ax, type(self).__name__)
+        cosines = self.cosines
+        np.fill_diagonal(cosines, np.nan)  # ones
+        limit = np.nanmax(np.abs(cosines)) or 1.0
+        style = {"cmap": "PuOr", "vmin": -limit, "vmax": limit} | imshow_kw
+        image = ax.imshow(cosines, **style)
+        ticks = np.arange(len(self.classes))
+        ax.set_xticks(ticks, self.classes, rotation=45 if len(str(self.classes[0])) > 2 else 0)
+        ax.set_yticks(ticks, self.classes)
+        ax.set(xlabel="class", ylabel="class", title="Interaction of labels: negative is entangled")
+        ax.figure.colorbar(image, ax=ax, label="cosine of the classes' interpolants")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

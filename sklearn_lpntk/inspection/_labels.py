@@ -1,0 +1,231 @@
+"""Repaired labels: the images whose label was changed, and the error on the way."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._drawing import BLUE, as_images, axes_for, grid_for, vector
+
+
+class FlippedLabelsDisplay:
+    """Images whose labels were repaired, with the old and the new label.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
+    flips : structured ndarray of shape (n_images,)
+        With ``old, new, margin``.
+    n_columns : int, default=8
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_lpntk.infinite.LabelRefurbisher : Finds the flips.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_lpntk.infinite import LabelRefurbisher
+    >>> from sklearn_lpntk.inspection import FlippedLabelsDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[::50] = (y[::50] + 1) % 10
+    >>> refurbisher = LabelRefurbisher().fit(X, y)
+    >>> display = FlippedLabelsDisplay.from_estimator(refurbisher, X, image_shape=(8, 8))
+    >>> display.images.shape
+    (16, 8, 8)
+    """
+
+    def __init__(self, *, images, flips, n_columns=8):
+        self.images, self.flips, self.n_columns = images, flips, n_columns
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, *, n_images=16, image_shape=None, n_columns=8, ax=None, **imshow_kw
+    ):
+        """The clearest flips of a fitted refurbisher, the first ones first.
+
+        Parameters
+        ----------
+        estimator : fitted LabelRefurbisher or RefurbishedClassifier
+        X : array of shape (n_samples, ...)
+            What it was fitted to: images, or rows with ``image_shape``.
+        n_images : int, default=16
+            Or fewer.
+        image_shape : tuple of int, default=None
+        n_columns : int, default=8
+        ax : matplotlib Axes or array of them, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : FlippedLabelsDisplay
+
+        Raises
+        ------
+        ValueError
+            If no label was flipped.
+        """
+        estimator = getattr(estimator, "refurbisher_", estimator)
+        check_is_fitted(estimator, "flips_")
+        flips = estimator.flips_[:n_images]
+        return cls.from_predictions(
+            X, flips, image_shape=image_shape, n_columns=n_columns, ax=ax, **imshow_kw
+        )
+
+    @classmethod
+    def from_predictions(cls, X, flips, *, image_shape=None, n_columns=8, ax=None, **imshow_kw):
+        """Draw given flips.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, ...)
+            Images, or rows with ``image_shape``.
+        flips : structured array of shape (n_images,)
+            With ``index, old, new, margin``, as ``LabelRefurbisher.flips_``.
+        image_shape : tuple of int, default=None
+        n_columns : int, default=8
+        ax : matplotlib Axes or array of them, default=None
+        **imshow_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : FlippedLabelsDisplay
+        """
+        names = getattr(getattr(flips, "dtype", None), "names", None) or ()
+        if not {"index", "old", "new", "margin"} <= set(names):
+            raise ValueError(
+                "flips must be a structured array with index, old, new and margin, as "
+                f"LabelRefurbisher.flips_; got a {type(flips).__name__} with {names}."
+            )
+        if not len(flips):
+            raise ValueError("No label was flipped, so there is no image to draw.")
+        images = as_images(np.asarray(X)[flips["index"]], image_shape)
+        display = cls(images=images, flips=flips, n_columns=n_columns)
+        return display.plot(ax, **imshow_kw)
+
+    def plot(self, ax=None, **imshow_kw):
+        """Draw the images.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of as many as the grid has, default=None
+            New ones if None; a single one is divided.
+        **imshow_kw
+            For matplotlib's ``imshow``.
+
+        Returns
+        -------
+        display : FlippedLabelsDisplay
+        """
+        n = len(self.images)
+        columns = min(self.n_columns, n)
+        rows = -(-n // columns)
+        size = 1.15 * columns, 1.45 * rows + 0.4
+        axes = grid_for(ax, type(self).__name__, (rows, columns), figsize=size)
+        style = ({"cmap": "gray_r"} if self.images.ndim == 3 else {}) | imshow_kw
+        for one in axes.ravel():
+            one.set_axis_off()
+        for one, image, flip in zip(axes.ravel(), self.images, self.flips):
+            one.imshow(image, **style)
+            one.set_title(f"{flip['old']} → {flip['new']}\n{flip['margin']:.2f}", fontsize=9)
+        self.axes_, self.figure_ = axes, axes[0, 0].figure
+        if ax is None:
+            self.figure_.suptitle("Repaired labels: old → new, and margin", fontsize=10)
+        return self
+
+
+class ErrorPathDisplay:
+    """Block-diagonalisation error of the labels while they are repaired.
+
+    Parameters
+    ----------
+    error_path : ndarray of shape (n_changes + 1,)
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_lpntk.infinite.LabelRefurbisher : Has it as ``error_path_``.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn_lpntk.inspection import ErrorPathDisplay
+    >>> display = ErrorPathDisplay.from_predictions([3.0, 2.0, 1.5])
+    >>> display.ax_.get_xlabel()
+    'labels changed'
+    """
+
+    def __init__(self, *, error_path):
+        self.error_path = error_path
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None, **line_kw):
+        """The path of a fitted refurbisher.
+
+        Parameters
+        ----------
+        estimator : fitted LabelRefurbisher or RefurbishedClassifier
+        ax : matplotlib Axes, default=None
+        **line_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : ErrorPathDisplay
+        """
+        estimator = getattr(estimator, "refurbisher_", estimator)
+        check_is_fitted(estimator, "error_path_")
+        return cls.from_predictions(estimator.error_path_, ax=ax, **line_kw)
+
+    @classmethod
+    def from_predictions(cls, error_path, *, ax=None, **line_kw):
+        """Draw a given path.
+
+        Parameters
+        ----------
+        error_path : array-like of shape (n_changes + 1,)
+        ax : matplotlib Axes, default=None
+        **line_kw
+            As for `plot`.
+
+        Returns
+        -------
+        display : ErrorPathDisplay
+        """
+        return cls(error_path=vector(error_path, "error_path")).plot(ax, **line_kw)
+
+    def plot(self, ax=None, **line_kw):
+        """Draw the error against the number of changes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            New ones if None.
+        **line_kw
+            For matplotlib's ``plot``.
+
+        Returns
+        -------
+        display : ErrorPathDisplay
+        """
+        ax = axes_for(ax, type(self).__name__)
+        ax.plot(np.arange(len(self.error_path)), self.error_path, **({"color": BLUE} | line_kw))
+        ax.set(
+            xlabel="labels changed",
+            ylabel="block-diagonalisation error",
+            title="Repairing labels",
+        )
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
