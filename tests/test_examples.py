@@ -66,3 +66,20 @@ def test_the_similarity_example(study, tmp_path, capsys):
     found = train_test_similarity.main(tmp_path)
     assert found.lpntk.helpful.shape == (450, 5)
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_examples_before_training(study, tmp_path, capsys):
+    import choose_architecture
+    import class_entanglement
+    import wrong_labels
+
+    right, plain, repaired = wrong_labels.main(tmp_path)
+    assert right > 0.98
+    assert repaired > plain + 0.02
+    here, chance = class_entanglement.main(tmp_path)
+    assert here > chance + 0.1
+    selector, accuracy = choose_architecture.main(n=200)
+    assert len(accuracy) == len(selector.scores_) == 6
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert "random rankings" in capsys.readouterr().out

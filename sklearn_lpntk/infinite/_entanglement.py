@@ -18,8 +18,8 @@ class ClassEntanglement(NamedTuple):
     intra : ndarray of shape (n_classes,)
         Z_kk / n_k: large where the samples of a class have little in common.
     inter : ndarray of shape (n_classes, n_classes)
-        -Z_kd / sqrt(Z_kk Z_dd), a cosine: large where two classes are entangled; the diagonal is
-        nan.
+        -Z_kd / (n_k n_d), as in the block-diagonalisation error: large where two classes are
+        entangled; the diagonal is nan.
     intra_ranking : ndarray of shape (n_classes,)
         Classes, the hardest first.
     inter_rankings : ndarray of shape (n_classes, n_classes - 1)
@@ -71,8 +71,7 @@ def class_entanglement(H, y, *, ridge=0.1):
     """
     Z, classes = label_interaction_matrix(H, y, ridge=ridge)
     counts = np.bincount(checked_labels(y, len(y))[1])
-    scale = np.sqrt(np.diag(Z))
-    intra, inter = np.diag(Z) / counts, -Z / np.outer(scale, scale)
+    intra, inter = np.diag(Z) / counts, -Z / np.outer(counts, counts)
     intra_ranking = classes[np.argsort(-intra, kind="stable")]
     order = [[d for d in np.argsort(-row, kind="stable") if d != k] for k, row in enumerate(inter)]
     np.fill_diagonal(inter, np.nan)

@@ -132,6 +132,9 @@ class TestEntanglement:
         assert found.intra_ranking[-1] == "z"
         assert np.isnan(np.diag(found.inter)).all()
         assert_allclose(found.inter, found.inter.T)
+        Z, _ = label_interaction_matrix(infinite_ntk_kernel(X), y)
+        assert_allclose(found.intra, np.diag(Z) / 30)
+        assert_allclose(found.inter[0, 1:], -Z[0, 1:] / 900)
         assert found.inter_rankings.shape == (4, 3)
         assert all(set(row) == set("wxyz") - {c} for row, c in zip(found.inter_rankings, "wxyz"))
 

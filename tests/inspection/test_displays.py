@@ -21,10 +21,19 @@ from sklearn_lpntk import FarthestPointClustering, RedundancyPruner
 from sklearn_lpntk.cluster import null_features
 from sklearn_lpntk.datasets import load_digit_images
 from sklearn_lpntk.dynamics import TrainingDynamics, difficulty_correlation
+from sklearn_lpntk.infinite import (
+    InfiniteWidthNTK,
+    LabelRefurbisher,
+    RefurbishedClassifier,
+    label_interaction_matrix,
+)
 from sklearn_lpntk.inspection import (
     ClusterSizeDisplay,
     DifficultyDisplay,
+    ErrorPathDisplay,
+    FlippedLabelsDisplay,
     ForgettingDisplay,
+    LabelInteractionDisplay,
     PruningCurveDisplay,
     RelationsDisplay,
     SamplePairsDisplay,
@@ -342,3 +351,72 @@ class TestPairs:
             SamplePairsDisplay.from_predictions(X.reshape(200, 64), [(0, 1)])
         with pytest.raises(ValueError, match="int array of shape"):
             SamplePairsDisplay.from_predictions(X, [0, 1])
+
+
+@pytest.fixture(scope="module")
+def refurbisher(digits):
+    X, y = digits
+    noisy = np.where(np.arange(200) % 20 == 0, (y + 3) % 10, y)
+    return LabelRefurbisher().fit(X, noisy)
+
+
+class TestLabels:
+    def test_flipped_images(self, refurbisher, digits):
+        X, _ = digits
+        display = FlippedLabelsDisplay.from_estimator(refurbisher, X, n_images=5, n_columns=3)
+        assert display.axes_.shape == (2, 3)
+        flip = refurbisher.flips_[0]
+        one = display.axes_[0, 0]
+        assert one.get_title() == f"{flip['old']} → {flip['new']}\n{flip['margin']:.2f}"
+        np.testing.assert_array_equal(one.images[0].get_array(), X[flip["index"], 0])
+        assert not display.axes_[1, 2].images
+        assert display.figure_.get_suptitle() == "Repaired labels: old → new, and margin"
+        rows = X.reshape(200, 64)
+        divided = FlippedLabelsDisplay.from_estimator(
+            refurbisher, rows, image_shape=(8, 8), ax=plt.figure().add_subplot()
+        )
+        np.testing.assert_array_equal(divided.images[:5], display.images)
+
+    def test_of_a_meta_estimator(self, digits):
+        X, y = digits
+        noisy = np.where(np.arange(200) % 20 == 0, (y + 3) % 10, y)
+        meta = RefurbishedClassifier(LogisticRegression()).fit(X.reshape(200, 64), noisy)
+        display = FlippedLabelsDisplay.from_estimator(meta, X)
+        assert len(display.images) == min(16, len(meta.refurbisher_.flips_))
+        path = ErrorPathDisplay.from_estimator(meta).error_path
+        np.testing.assert_array_equal(path, meta.refurbisher_.error_path_)
+
+    def test_error_path(self, refurbisher):
+        display = ErrorPathDisplay.from_estimator(refurbisher, color="k")
+        line = display.ax_.lines[0]
+        np.testing.assert_array_equal(line.get_ydata(), refurbisher.error_path_)
+        assert display.ax_.get_xlabel() == "labels changed"
+        assert "error" in display.ax_.get_ylabel()
+
+    def test_interaction(self, refurbisher, digits):
+        X, _ = digits
+        display = LabelInteractionDisplay.from_estimator(refurbisher, X, refurbisher.labels_)
+        Z, classes = label_interaction_matrix(InfiniteWidthNTK()(X), refurbisher.labels_)
+        np.testing.assert_allclose(display.Z, Z)
+        drawn = display.ax_.images[0].get_array()
+        np.testing.assert_allclose(drawn[0, 1], Z[0, 1] / np.sqrt(Z[0, 0] * Z[1, 1]))
+        assert [t.get_text() for t in display.ax_.get_xticklabels()] == [str(c) for c in classes]
+        again = LabelInteractionDisplay.from_estimator(
+            InfiniteWidthNTK(), X, refurbisher.labels_, ax=plt.subplots()[1]
+        )
+        np.testing.assert_allclose(again.Z, Z)
+
+    def test_errors(self, refurbisher, digits):
+        X, _ = digits
+        with pytest.raises(NotFittedError):
+            FlippedLabelsDisplay.from_estimator(LabelRefurbisher(), X)
+        with pytest.raises(ValueError, match="No label was flipped"):
+            FlippedLabelsDisplay.from_predictions(X, refurbisher.flips_[:0])
+        with pytest.raises(ValueError, match="structured array with index"):
+            FlippedLabelsDisplay.from_predictions(X, [(1, 2, 3)])
+        with pytest.raises(ValueError, match="error_path must have shape"):
+            ErrorPathDisplay.from_predictions([[1.0]])
+        with pytest.raises(ValueError, match="Z must be square"):
+            LabelInteractionDisplay.from_predictions([[1.0, 2.0]])
+        with pytest.raises(ValueError, match="classes must have shape"):
+            LabelInteractionDisplay.from_predictions(np.eye(3), ["a"])
