@@ -24,6 +24,11 @@ ORDER = (
     "criterion_digits",
     "criterion_mnist",
     "criterion_cifar",
+    *(
+        f"infinite_{claim}_{data}"
+        for claim in ("refurbishment", "schemes", "entanglement", "architecture")
+        for data in ("mnist", "cifar", "digits")
+    ),
 )
 
 
