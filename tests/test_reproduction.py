@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp, ttest_rel
 
-from benchmarks.reproduction import criterion, forgetting
+from benchmarks.reproduction import criterion, forgetting, infinite, pruning
 from benchmarks.reproduction.data import load, split
 from benchmarks.reproduction.records import Records
 from benchmarks.reproduction.training import RECIPES, Recipe, train
@@ -88,7 +89,62 @@ def test_the_best_control_is_what_a_strategy_is_compared_with():
     ((noise, kept, difference, se),) = criterion.against_controls(rows, "herding")
     assert (noise, kept) == (0.0, 0.5)
     np.testing.assert_allclose([difference, se], [-2, 1])
-    assert "below in 1: -2.0 (s.e. 1.0) at 50% kept" in criterion.verdict(rows, "herding")
+    assert "below in 1: -2.0 (s.e. 1.0) at 50% kept" in criterion.described(rows, "herding")
+    assert criterion.verdict(rows, ["herding"]).startswith("no rule wins")
+    assert criterion.verdict(rows, ["herding", "redundant"]).endswith("s.e.: redundant")
+
+
+def test_tests_are_over_the_seeds_that_have_all_three():
+    """Random subsets are missing in seed 3, another control has one seed only."""
+    scores = {
+        "all": (0.9, 0.8, 0.7, 0.6),
+        "recipe": (0.5, 0.6, 0.7, 0.9),
+        "random": (0.6, 0.6, 0.8),
+    }
+    rows = [
+        {"recipe": "all" if by == "all" else "head", "chosen_by": by, "seed": s, "steps": v}
+        for by, values in (scores | {"el2n": (0.3,)}).items()
+        for s, v in enumerate(values)
+    ]
+    found, against_random, no_worse = pruning.compared(rows, "head", "steps")
+    assert found["el2n"].tolist() == [0.3]
+    assert against_random.pvalue == ttest_rel(scores["recipe"][:3], scores["random"]).pvalue
+    loss = np.subtract(scores["recipe"][:3], scores["all"][:3])
+    assert no_worse.pvalue == ttest_1samp(loss, -0.005, alternative="greater").pvalue
+    text = pruning.described([r | {"n_kept": 5} for r in rows], "head")
+    assert (
+        "all 80.00, recipe 60.00, random 66.67, el2n 30.00 [1 seeds] %; against random t(2)" in text
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Leave-one-out prediction by this kernel")
+class TestInfinite:
+    def test_noise(self):
+        y = np.arange(1000) % 10
+        noisy, wrong = infinite.with_noise(y, 0.2, 0)
+        np.testing.assert_array_equal(np.sort(wrong), np.flatnonzero(noisy != y))
+        assert len(wrong) == 200
+        noisy, wrong = infinite.with_noise(y, 0.3, 0, kind="asymmetric")
+        assert {*zip(y[wrong], noisy[wrong])} == {(7, 1), (3, 8)}
+        assert len(wrong) == 60
+
+    def test_every_claim_is_run_and_reported(self, digits):
+        for claim, run in infinite.CLAIMS.items():
+            draws = [list(run(digits, seed, 150)) for seed in (0, 1)]
+            json.dumps(draws)
+            row = infinite.REPORTS[claim]("digits", draws)
+            assert set(row) == {"claim", "paper", "here", "verdict"}
+            assert "nan" not in row["here"]
+
+    def test_as_many_flips_as_wrong_labels(self, digits):
+        rows = list(infinite.refurbishment(digits, 0, 300))
+        for row in rows:
+            if row["rule"] != "default":
+                share = row["noise"] if row["kind"] == "symmetric" else None
+                assert share is None or row["touched"] <= share + 1e-9
+        (clean,) = (r for r in rows if r["noise"] == 0 and r["rule"] == "default")
+        assert clean["right_before"] == 1
+        assert clean["right_after"] > 0.97
 
 
 def test_counts_of_forgetting_and_of_its_control():
