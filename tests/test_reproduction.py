@@ -111,6 +111,7 @@ def test_tests_are_over_the_seeds_that_have_all_three():
     assert against_random.pvalue == ttest_rel(scores["recipe"][:3], scores["random"]).pvalue
     loss = np.subtract(scores["recipe"][:3], scores["all"][:3])
     assert no_worse.pvalue == ttest_1samp(loss, -0.005, alternative="greater").pvalue
+    assert pruning.verdict(rows, ["head"]) == "no different from random: head (p < 0.05)"
     text = pruning.described([r | {"n_kept": 5} for r in rows], "head")
     assert (
         "all 80.00, recipe 60.00, random 66.67, el2n 30.00 [1 seeds] %; against random t(2)" in text

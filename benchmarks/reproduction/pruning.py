@@ -120,6 +120,18 @@ def described(rows, recipe, arm="steps"):
     )
 
 
+def verdict(rows, recipes, level=0.05):
+    """Which recipes differ from random subsets of the same size."""
+    found = {"worse than": [], "no different from": [], "better than": []}
+    for recipe in recipes:
+        test = compared(rows, recipe, "steps")[1]
+        differs = test.pvalue < level
+        kind = ("better than" if test.statistic > 0 else "worse than") if differs else None
+        found[kind or "no different from"].append(recipe)
+    parts = [f"{kind} random: {'; '.join(names)}" for kind, names in found.items() if names]
+    return f"{'. '.join(parts)} (p < {level:g})"
+
+
 def main():
     parser = arguments(__doc__, FOUND_BY_THE_PAPER)
     every = list(RECIPES_OF_THE_PAPER)
@@ -154,7 +166,7 @@ def report(name, rows):
                 ax.errorbar(
                     k + 0.2 * (j - 1),
                     values.mean(),
-                    values.std(ddof=1) / len(values) ** 0.5,
+                    values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0,
                     fmt="o",
                     color=color,
                     label=by if k == 0 else None,
@@ -181,13 +193,12 @@ def report(name, rows):
             "higher accuracy than random samples (curves only)",
         ),
     ):
-        worse = [r for r in recipes if compared(rows, r, "steps")[1].statistic < 0]
         write_row(
             key,
             claim=f"{claim}; {name.upper()}",
             paper=paper,
             here="; ".join(f"**{r}**: {described(rows, r)}" for r in recipes),
-            verdict=f"worse than random: {', '.join(worse)}" if worse else "not worse than random",
+            verdict=verdict(rows, recipes),
         )
 
 
