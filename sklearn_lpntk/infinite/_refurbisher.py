@@ -346,6 +346,22 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.predict(X)
 
+    def score(self, X, y):
+        """The fitted classifier's score: mean accuracy, for most.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Right labels, one hopes: they are not repaired.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        return self.estimator_.score(X, y)
+
     @available_if(_has("predict_proba"))
     def predict_proba(self, X):
         """Class probabilities by the fitted classifier.

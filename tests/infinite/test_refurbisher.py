@@ -259,6 +259,7 @@ class TestRefurbishedClassifier:
         alone = SVC().fit(X[:600], LabelRefurbisher().fit_refurbish(X[:600], noisy))
         assert_array_equal(meta.predict(X), alone.predict(X))
         assert_allclose(meta.decision_function(X), alone.decision_function(X))
+        assert meta.score(X[600:], Y[600:]) == alone.score(X[600:], Y[600:])
         assert not hasattr(meta, "predict_proba")
         assert len(meta.refurbisher_.flips_) > 50
 
