@@ -44,7 +44,9 @@ def _no_window():
 
 
 @pytest.mark.usefixtures("_quiet_afterwards", "_no_window")
-@pytest.mark.parametrize("page", ["user_guide", "own_net", "pruning", "scale", "dynamics", "infinite"])
+@pytest.mark.parametrize(
+    "page", ["user_guide", "own_net", "pruning", "scale", "dynamics", "infinite"]
+)
 def test_examples_of_the_user_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (README.parent / "docs" / f"{page}.rst").read_text()
