@@ -32,7 +32,10 @@ class Erf:
     def moments(self, c, q1, q2):
         n1, n2 = 1 + 2 * q1, 1 + 2 * q2
         product = (2 * c * n1.rsqrt() * n2.rsqrt()).clamp_(-1, 1).asin_().mul_(2 / math.pi)
-        slope = (n1 * n2 - 4 * c.square()).rsqrt_().mul_(4 / math.pi)
+        # n1 n2 - 4 c^2, without the difference of two large numbers
+        scale = q1.sqrt() * q2.sqrt()
+        angle = ((scale - c) * (scale + c)).clamp_(min=0)
+        slope = (2 * (q1 + q2) + 1 + 4 * angle).rsqrt_().mul_(4 / math.pi)
         return product, slope
 
     def own_moments(self, q):

@@ -85,6 +85,7 @@ class _InfiniteWidthKernel(Kernel):
         diagonal : ndarray of shape (n_samples,)
         """
         rule, X = self._prepared(X, "X")
+        self._tile_side(rule, X)  # raises where not even one pair fits into memory
         with torch.no_grad():
             return rule.variances(X)[1].cpu().numpy()
 

@@ -324,8 +324,8 @@ def leave_one_out_scores(H, y, *, ridge=0.01):
     Notes
     -----
     ``f_i = Y_i - R_i / M_ii`` with M the inverse of the regularised H, and R = M Y: exact, without
-    fitting N models. A flip of sample i from class p to q lowers the block-diagonalisation error,
-    at equal class sizes, exactly if f_iq > f_ip.
+    fitting N models. A flip of sample i from class p to q lowers the block-diagonalisation error
+    exactly if f_iq > f_ip, where the class sizes in its denominators are equal and held fixed.
 
     Examples
     --------

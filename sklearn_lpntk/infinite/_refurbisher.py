@@ -11,6 +11,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -48,7 +49,7 @@ class LabelRefurbisher(BaseEstimator):
     min_margin : float, default=0.3
         A label is flipped where the leave-one-out prediction of another class exceeds that of its
         own by more than this. 0 flips wherever another one is preferred; -inf leaves the choice to
-        the gradient alone.
+        the gradient alone. The second decision takes the best class, by whatever margin.
     max_iter : int, default=None
         The most labels that are flipped; None means all samples.
     batch_size : int, default=1
@@ -115,7 +116,7 @@ class LabelRefurbisher(BaseEstimator):
         "method": [StrOptions(set(RIDGES))],
         "ridge": [Interval(Real, 0, None, closed="left"), None],
         "beta": [Interval(Real, 0, None, closed="left")],
-        "min_margin": [Real],
+        "min_margin": [Interval(Real, None, None, closed="both")],
         "max_iter": [Interval(Integral, 0, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
     }
@@ -331,6 +332,11 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             if hasattr(self.refurbisher_, "feature_names_in_"):
                 self.feature_names_in_ = self.refurbisher_.feature_names_in_
         return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = get_tags(self.estimator).input_tags.pairwise
+        return tags
 
     def predict(self, X):
         """Predict classes by the fitted classifier.

@@ -1,7 +1,7 @@
 """ArchitectureSelector: which kernel separates the classes best in a few components."""
 
 import time
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.linalg import eigh
@@ -10,6 +10,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     _fit_context,
+    clone,
 )
 from sklearn.preprocessing import KernelCenterer
 from sklearn.utils import check_random_state
@@ -147,8 +148,15 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             for name, kernel in named:
                 start = time.perf_counter()
                 found.append(_Components(kernel, X, self.n_components, self.components))
-                score = float(scoring(found[-1].of_fit(), y))
-                results.append((name, score, found[-1].explained, time.perf_counter() - start))
+                score = scoring(found[-1].of_fit(), y)
+                if not isinstance(score, Real) or np.isnan(score):
+                    raise ValueError(
+                        f"The score of the kernel {name!r} must be a number; scoring={scoring!r} "
+                        f"returned {score!r}."
+                    )
+                results.append(
+                    (name, float(score), found[-1].explained, time.perf_counter() - start)
+                )
             self._keep(named, found, results)
         return self
 
@@ -174,7 +182,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
             raise ValueError(f"The names of kernels must be unique; got {names}.")
-        return pairs
+        return [(name, clone(kernel, safe=False)) for name, kernel in pairs]
 
     def transform(self, X):
         """Project samples on the components of the best kernel.

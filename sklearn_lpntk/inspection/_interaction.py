@@ -54,7 +54,7 @@ class LabelInteractionDisplay:
 
         Parameters
         ----------
-        estimator : callable kernel, or fitted LabelRefurbisher
+        estimator : callable kernel, or fitted LabelRefurbisher or RefurbishedClassifier
             Of a refurbisher the kernel is taken; give ``labels_`` as y to see its work.
         X : array-like of shape (n_samples, ...)
             Samples, or the Gram matrix where the refurbisher's kernel is "precomputed".
@@ -68,6 +68,7 @@ class LabelInteractionDisplay:
         -------
         display : LabelInteractionDisplay
         """
+        estimator = getattr(estimator, "refurbisher_", estimator)
         kernel = estimator
         if not callable(estimator):
             check_is_fitted(estimator)
@@ -93,10 +94,11 @@ class LabelInteractionDisplay:
         display : LabelInteractionDisplay
         """
         Z = np.asarray(Z, dtype=float)
-        if Z.ndim != 2 or Z.shape[0] != Z.shape[1] or not (np.diag(Z) > 0).all():
+        is_square = Z.ndim == 2 and Z.shape[0] == Z.shape[1] >= 2
+        if not is_square or not (np.diag(Z) > 0).all():
             raise ValueError(
-                f"Z must be square with a positive diagonal; got shape {Z.shape}. It is the first "
-                "result of label_interaction_matrix."
+                "Z must be square, of two classes or more, with a positive diagonal; got shape "
+                f"{Z.shape}. It is the first result of label_interaction_matrix."
             )
         classes = np.arange(len(Z)) if classes is None else np.asarray(classes)
         if classes.shape != (len(Z),):

@@ -124,6 +124,16 @@ def test_arrays_that_are_read_only():
     assert_allclose(InfiniteWidthNTK()(torch.from_numpy(X)), InfiniteWidthNTK()(X))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e3, 3e3])
+def test_erf_of_duplicates_at_large_scales(scale):
+    rows = np.random.default_rng(0).normal(size=(4, 10)) * scale
+    rows[1] = rows[0]
+    rows[2] = rows[0] * (1 + 1e-4)
+    single, double = (InfiniteWidthNTK(2, "erf", dtype=d)(rows) for d in ("float32", "float64"))
+    assert_allclose(single, double, rtol=2e-3)
+    assert double[0, 1] == pytest.approx(double[0, 0], rel=1e-6)
+
+
 def test_no_signal():
     """A sample of zeros without biases has no covariance with any other."""
     rows = np.vstack([np.zeros(3), np.eye(3)])
@@ -261,6 +271,8 @@ class TestTunable:
         kernel = TunableNTK(InfiniteWidthNTK(2, weight_std=1.5))
         K, gradient = kernel(X, eval_gradient=True)
         assert_allclose(gradient[..., 0], 6 * K, rtol=1e-7)  # K is of degree 6 in the scale
+        single = TunableNTK(InfiniteWidthNTK(2, weight_std=1.5, dtype="float32"))
+        assert_allclose(single(X, eval_gradient=True)[1], gradient, rtol=1e-6)
         kernel = TunableNTK(InfiniteWidthNTK(1, kind="nngp", weight_std=1e-4, bias_std=0.5))
         K, gradient = kernel(X, eval_gradient=True)
         assert_allclose(gradient[..., 1], 2 * K, rtol=1e-5)  # hardly more than the biases
@@ -311,6 +323,8 @@ class TestErrors:
         monkeypatch.setattr(_kernels, "available", lambda device: 8 * 200)
         with pytest.raises(ValueError, match=r"A single pair of samples needs .* Smaller images"):
             infinite_ntk_kernel(X, image_shape=(2, 4, 3), readout="average")
+        with pytest.raises(ValueError, match="A single pair of samples needs"):
+            InfiniteWidthConvNTK(image_shape=(2, 4, 3), readout="average").diag(X)
 
     def test_gradient_between_two_sets(self):
         for kernel in (InfiniteWidthNTK(), TunableNTK()):

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -238,6 +238,7 @@ class TestErrors:
             ({"ridge": -0.1}, "ridge"),
             ({"beta": -1}, "beta"),
             ({"min_margin": None}, "min_margin"),
+            ({"min_margin": np.nan}, "min_margin"),
             ({"max_iter": -1}, "max_iter"),
             ({"batch_size": 0}, "batch_size"),
             ({"kernel": "ntk"}, "kernel"),
@@ -262,6 +263,15 @@ class TestRefurbishedClassifier:
         assert meta.score(X[600:], Y[600:]) == alone.score(X[600:], Y[600:])
         assert not hasattr(meta, "predict_proba")
         assert len(meta.refurbisher_.flips_) > 50
+
+    def test_precomputed_in_a_cross_validation(self):
+        noisy, _ = with_wrong_labels(Y[:300], 0.1)
+        H = InfiniteWidthNTK()(X[:300])
+        meta = RefurbishedClassifier(
+            SVC(kernel="precomputed"), refurbisher=LabelRefurbisher("precomputed")
+        )
+        scores = cross_val_score(meta, H, noisy, cv=3, error_score="raise")
+        assert scores.mean() > 0.7
 
     def test_in_a_pipeline_and_a_grid(self):
         noisy, _ = with_wrong_labels(Y[:600], 0.2)

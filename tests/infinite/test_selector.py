@@ -29,7 +29,7 @@ def test_scores_and_components_by_kernel_pca():
         scores.append(class_distance_ratio(pca.fit_transform(kernel(X)), Y))
     assert_allclose(selector.scores_, scores, rtol=1e-8)
     assert selector.best_index_ == np.argmax(scores)
-    assert selector.best_kernel_ is KERNELS[selector.best_index_][1]
+    assert selector.best_kernel_ == KERNELS[selector.best_index_][1]
     pca.fit(selector.best_kernel_(X))
     new = pca.transform(selector.best_kernel_(X[:40] + 0.1, X))
     assert_allclose(np.abs(selector.transform(X[:40] + 0.1)), np.abs(new), atol=1e-8)
@@ -50,6 +50,14 @@ def test_results_are_a_table():
     assert table["name"].tolist() == ["shallow", "deep", "rbf"]
     assert table["explained_variance_ratio"].between(0, 1).all()
     assert (table["seconds"] > 0).all()
+
+
+def test_the_caller_may_go_on_using_the_kernel():
+    kernel = InfiniteWidthNTK(1)
+    selector = ArchitectureSelector([("a", kernel)]).fit(X, Y)
+    before = selector.transform(X[:5])
+    kernel.set_params(depth=7)
+    assert_array_equal(selector.transform(X[:5]), before)
 
 
 def test_another_score():
@@ -85,6 +93,11 @@ class TestErrors:
     def test_kernels(self, kernels):
         with pytest.raises(ValueError, match="one or more pairs"):
             ArchitectureSelector(kernels).fit(X, Y)
+
+    @pytest.mark.parametrize("score", [np.nan, None])
+    def test_scores(self, score):
+        with pytest.raises(ValueError, match=r"kernel 'shallow' must be a number.*(nan|None)"):
+            ArchitectureSelector(KERNELS, scoring=lambda P, y: score).fit(X, Y)
 
     def test_names_twice(self):
         with pytest.raises(ValueError, match="must be unique; got"):

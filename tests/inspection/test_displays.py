@@ -383,6 +383,8 @@ class TestLabels:
         meta = RefurbishedClassifier(LogisticRegression()).fit(X.reshape(200, 64), noisy)
         display = FlippedLabelsDisplay.from_estimator(meta, X)
         assert len(display.images) == min(16, len(meta.refurbisher_.flips_))
+        interaction = LabelInteractionDisplay.from_estimator(meta, X, y)
+        assert interaction.cosines.shape == (10, 10)
         path = ErrorPathDisplay.from_estimator(meta).error_path
         np.testing.assert_array_equal(path, meta.refurbisher_.error_path_)
 
