@@ -1,5 +1,6 @@
 """Kernels of infinitely wide networks, and what they tell before any training."""
 
+from ._classifier import RefurbishedClassifier
 from ._entanglement import (
     ClassEntanglement,
     class_distance_ratio,
@@ -15,7 +16,7 @@ from ._labels import (
     label_interaction_matrix,
     leave_one_out_scores,
 )
-from ._refurbisher import LabelRefurbisher, RefurbishedClassifier
+from ._refurbisher import LabelRefurbisher
 from ._selector import ArchitectureSelector
 from ._tunable import TunableNTK
 

@@ -8,7 +8,8 @@ import numpy as np
 from .._cache import cached
 from .._labels import ColumnEncoder
 from .._nets import net_input, trained
-from ._orders import STRATEGIES, Ordering, Samples
+from ._orders import STRATEGIES
+from ._samples import Ordering, Samples
 
 
 @dataclass

@@ -1,0 +1,162 @@
+"""RefurbishedClassifier: a classifier on repaired labels."""
+
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, _fit_context, clone
+from sklearn.utils import get_tags
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from .._fitting import unfitted_on_error
+from ._refurbisher import LabelRefurbisher
+
+
+def _has(name):
+    def check(self):
+        getattr(self.estimator_ if hasattr(self, "estimator_") else self.estimator, name)
+        return True
+
+    return check
+
+
+class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+    """A classifier that is fitted to repaired labels.
+
+    Parameters
+    ----------
+    estimator : classifier
+    refurbisher : LabelRefurbisher, default=None
+        None means ``LabelRefurbisher()``.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        Fitted to the repaired labels.
+    refurbisher_ : LabelRefurbisher
+        With ``flips_``, what was repaired.
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen in `fit`, where X has string names.
+
+    See Also
+    --------
+    LabelRefurbisher : The repair, and when it does harm.
+
+    Notes
+    -----
+    In a cross-validation labels of the training folds are repaired, those of the test folds are as
+    they were given: scores on wrong labels say little.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_lpntk.infinite import RefurbishedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = y.copy()
+    >>> noisy[:1000:5] = (noisy[:1000:5] + 3) % 10
+    >>> plain = SVC(C=100).fit(X[:1000], noisy[:1000])
+    >>> repaired = RefurbishedClassifier(SVC(C=100)).fit(X[:1000], noisy[:1000])
+    >>> repaired.score(X[1000:], y[1000:]) > plain.score(X[1000:], y[1000:]) + 0.03
+    True
+    """
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "refurbisher": [HasMethods(["fit_refurbish"]), None],
+    }
+
+    def __init__(self, estimator, *, refurbisher=None):
+        self.estimator = estimator
+        self.refurbisher = refurbisher
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Repair the labels and fit the classifier to them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Labels, some of them wrong.
+
+        Returns
+        -------
+        self : RefurbishedClassifier
+        """
+        with unfitted_on_error(self):
+            refurbisher = LabelRefurbisher() if self.refurbisher is None else self.refurbisher
+            self.refurbisher_ = clone(refurbisher)
+            labels = self.refurbisher_.fit_refurbish(X, y)
+            self.estimator_ = clone(self.estimator).fit(X, labels)
+            self.classes_ = self.estimator_.classes_
+            self.n_features_in_ = self.refurbisher_.n_features_in_
+            if hasattr(self.refurbisher_, "feature_names_in_"):
+                self.feature_names_in_ = self.refurbisher_.feature_names_in_
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = get_tags(self.estimator).input_tags.pairwise
+        return tags
+
+    def predict(self, X):
+        """Predict classes by the fitted classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict(X)
+
+    def score(self, X, y):
+        """The fitted classifier's score: mean accuracy, for most.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+            Right labels, one hopes: they are not repaired.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        return self.estimator_.score(X, y)
+
+    @available_if(_has("predict_proba"))
+    def predict_proba(self, X):
+        """Class probabilities by the fitted classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_has("decision_function"))
+    def decision_function(self, X):
+        """Decision values of the fitted classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
