@@ -20,5 +20,5 @@ Torch only: nothing here knows scikit-learn or skorch. Read in this order:
 
 Beside them: ``inputs`` (data on its way in), ``session`` (the network borrowed and given
 back), ``parameters`` (which count, and what is refused), ``evaluate`` (forward passes only),
-``memory`` (how much there is), ``task`` (calls that may run in another process).
+``task`` (calls that may run in another process).
 """

@@ -7,7 +7,7 @@ from ._labels import gradient_of, interactions
 
 
 class Labelling:
-    """Labels under a fixed inverse M, with R = M Y and Z = Y' R kept up to date.
+    """Labels under a fixed inverse M, with what follows from them kept up to date.
 
     Parameters
     ----------
@@ -16,13 +16,22 @@ class Labelling:
     columns : ndarray of shape (n_samples,)
         Labels as columns.
     n_classes : int
+
+    Attributes
+    ----------
+    R, Z : ndarray of shape (n_samples, n_classes) and (n_classes, n_classes)
+        M Y and Y' M Y.
+    leave_one_out : ndarray of shape (n_samples, n_classes)
+        Predictions by kernel regression on all other samples.
     """
 
     def __init__(self, M, columns, n_classes):
         self.M, self.diagonal = M, np.diag(M).copy()
         self.columns = columns.copy()
-        self.Y = one_hot(columns, n_classes)
-        self.R = M @ self.Y
+        # a flip touches two columns of each: they are contiguous
+        self.Y = np.asfortranarray(one_hot(columns, n_classes))
+        self.R = np.asfortranarray(M @ self.Y)
+        self.leave_one_out = self.Y - self.R / self.diagonal[:, None]
         self.counts = np.bincount(columns, minlength=n_classes)
         self.Z = interactions(self.R, columns, self.counts)
 
@@ -36,26 +45,23 @@ class Labelling:
         self.Z[p, p] += self.diagonal[i]
         self.Z[p, q] -= self.diagonal[i]
         self.Z[q, p] -= self.diagonal[i]
-        self.R[:, q] += self.M[i]
-        self.R[:, p] -= self.M[i]
+        self.R[:, q] += self.M[:, i]  # its rows are not contiguous
+        self.R[:, p] -= self.M[:, i]
         self.Y[i, p], self.Y[i, q] = 0.0, 1.0
+        for k in (p, q):
+            self.leave_one_out[:, k] = self.Y[:, k] - self.R[:, k] / self.diagonal
         self.columns[i] = q
         self.counts[p] -= 1
         self.counts[q] += 1
 
-    def leave_one_out(self, i=slice(None)):
-        """Predictions, for one sample or for all, of kernel regression on all others."""
-        return self.Y[i] - self.R[i] / self.diagonal[i, None]
 
-
-def best_other(scores, columns):
-    """For each sample the best class but its own, and by how much it is better."""
+def gains_of_others(scores, columns):
+    """Scores without each sample's own class, and by how much the best of them exceeds it."""
     rows = np.arange(len(columns))
     own = scores[rows, columns]
-    others = scores.copy()
+    others = scores.copy(order="K")
     others[rows, columns] = -np.inf
-    best = others.argmax(1)
-    return best, others[rows, best] - own
+    return others, others.max(axis=1) - own
 
 
 def flips_of(labelling, *, method, beta, min_margin, max_flips, batch_size):
@@ -88,7 +94,7 @@ def revisions_of(labelling, flipped, *, max_rounds=3):
     for _ in range(max_rounds):
         n_changes = 0
         for i in flipped:
-            p, f = labelling.columns[i], labelling.leave_one_out(i)
+            p, f = labelling.columns[i], labelling.leave_one_out[i]
             q = f.argmax()
             if q != p and labelling.counts[p] > 2:
                 labelling.flip(i, q)
@@ -100,17 +106,15 @@ def revisions_of(labelling, flipped, *, max_rounds=3):
 
 def _candidates(labelling, is_open, method, beta, min_margin, n):
     """The best flips that are worth making, as (index, new column, margin)."""
-    columns = labelling.columns
-    scores = labelling.leave_one_out()
-    if method == "loo":
-        new, margins = best_other(scores, columns)
-        gains = margins
-    else:
+    columns, scores = labelling.columns, labelling.leave_one_out
+    others, gains = gains_of_others(scores, columns)
+    margins = gains
+    if method == "gradient":
         G = gradient_of(labelling.R, labelling.Z, labelling.counts, beta, count_gradient=True)
-        new, gains = best_other(-G, columns)
+        others, gains = gains_of_others(-G, columns)
         rows = np.arange(len(columns))
-        margins = scores[rows, new] - scores[rows, columns]
+        margins = scores[rows, others.argmax(axis=1)] - scores[rows, columns]
     is_open = is_open & (gains > 0) & (margins > min_margin) & (labelling.counts[columns] > 2)
     rows = np.flatnonzero(is_open)
     rows = rows[np.argsort(-gains[rows], kind="stable")[:n]]
-    return [(i, new[i], margins[i]) for i in rows]
+    return [(i, others[i].argmax(), margins[i]) for i in rows]

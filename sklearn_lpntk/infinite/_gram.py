@@ -10,9 +10,10 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from .._engine.memory import available
+from .._memory import available
 
 N_JITTERS = 4  # times that the ridge is raised, each time tenfold, where H is not quite PSD
+BLOCK = 256  # rows that are compared with, or copied from, the other triangle at once
 
 
 def checked_gram(H):
@@ -21,21 +22,30 @@ def checked_gram(H):
     Raises
     ------
     ValueError
-        If it is anything else.
+        If it is anything else, or if its copy in double precision does not fit into memory.
     """
+    if getattr(H, "dtype", None) != np.float64:
+        _require_memory(len(H), "Converting")
     H = check_array(H, dtype=np.float64, input_name="H", ensure_min_samples=2)
     if H.shape[0] != H.shape[1]:
         raise ValueError(
             f"H must be a Gram matrix of shape (n_samples, n_samples); got {H.shape}. To pass "
             "samples, evaluate a kernel first: H = InfiniteWidthNTK()(X)."
         )
-    asymmetry = np.abs(H - H.T).max()
-    if asymmetry > 1e-4 * np.abs(H).max():
+    asymmetry = max(np.abs(H[r, c] - H[c, r].T).max() for r, c in _blocks_below(len(H)))
+    largest = max(H.max(), -H.min())
+    if asymmetry > 1e-4 * largest:
         raise ValueError(
             f"H must be symmetric; H and its transpose differ by up to {asymmetry:.3g}, where the "
-            f"largest entry is {np.abs(H).max():.3g}."
+            f"largest entry is {largest:.3g}."
         )
     return H
+
+
+def _blocks_below(n):
+    """Rows and columns of blocks that cover the lower triangle; they fit into a cache."""
+    starts = range(0, n, BLOCK)
+    return [(slice(r, r + BLOCK), slice(c, c + BLOCK)) for r in starts for c in starts if c <= r]
 
 
 def checked_labels(y, n_samples, classes=None):
@@ -104,13 +114,14 @@ class Factor:
     """
 
     def __init__(self, H, ridge):
-        _require_memory(len(H), 2)
+        _require_memory(len(H), "Factorising")
         scale = np.trace(H) / len(H)
         if not scale > 0:
             raise ValueError(f"The mean of the diagonal of H is {scale:.3g}; it must be positive.")
+        A = np.empty_like(H, order="F")
         for jitter in [0, *(ridge_floor(ridge) * 10**k for k in range(N_JITTERS))]:
             self.ridge = ridge + jitter
-            A = np.array(H, order="F")
+            np.copyto(A, H.T)
             A.flat[:: len(H) + 1] += self.ridge * scale
             self._chol, failed = dpotrf(A, lower=1, clean=0, overwrite_a=1)
             if not failed:
@@ -136,8 +147,9 @@ class Factor:
         M, failed = dpotri(self._chol, lower=1, overwrite_c=1)
         del self._chol
         assert not failed
-        lower = np.tril_indices(len(M), -1)
-        M.T[lower] = M[lower]
+        for r, c in _blocks_below(len(M)):
+            block = M[r, c] if r != c else np.tril(M[r, c]) + np.tril(M[r, c], -1).T
+            M[c, r] = block.T
         return M
 
 
@@ -146,12 +158,12 @@ def ridge_floor(ridge):
     return max(ridge, 1e-10)
 
 
-def _require_memory(n, n_copies):
+def _require_memory(n, what):
+    """Refuse a matrix of doubles that can't be had, before it is allocated."""
     free = available(torch.device("cpu"))
-    needed = 8 * n * n * n_copies
+    needed = 8 * n * n
     if free is not None and needed > free:
         raise ValueError(
-            f"Factorising H of {n:,} samples needs {needed / 2**30:.3g} GiB, and "
-            f"{free / 2**30:.3g} GiB are free; up to {int((free / 8 / n_copies) ** 0.5):,} samples "
-            "would fit."
+            f"{what} H of {n:,} samples needs {needed / 2**30:.3g} GiB more, and "
+            f"{free / 2**30:.3g} GiB are free; up to {int((free / 8) ** 0.5):,} samples would fit."
         )

@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import Kernel
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
-from .._engine.memory import available
+from .._memory import available
 from ._activations import ACTIVATIONS
 from ._recursions import Convolutional, Dense, gram
 
@@ -87,7 +87,7 @@ class _InfiniteWidthKernel(Kernel):
         rule, X = self._prepared(X, "X")
         self._tile_side(rule, X)  # raises where not even one pair fits into memory
         with torch.no_grad():
-            return rule.variances(X)[1].cpu().numpy()
+            return rule.diagonal(X).cpu().numpy()
 
     def is_stationary(self):
         """Not a function of differences of samples.
@@ -106,14 +106,17 @@ class _InfiniteWidthKernel(Kernel):
         """The layer recursion, and X as a tensor."""
         params = self.get_params(deep=False)
         validate_parameter_constraints(self._parameter_constraints, params, type(self).__name__)
-        X = check_array(
-            X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X,
-            dtype=self.dtype,
-            allow_nd=True,
-            input_name=name,
-        )
+        if isinstance(X, torch.Tensor):
+            X = X.detach().to("cpu", getattr(torch, self.dtype)).numpy()
+        X = check_array(X, dtype=self.dtype, allow_nd=True, input_name=name)
         X = self._shaped(X if X.flags.writeable else X.copy(), name)  # torch warns of others
-        return self._rule(), torch.as_tensor(X, device=self.device)
+        try:
+            return self._rule(), torch.as_tensor(X, device=self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"device={self.device!r} can't be used here: {str(error).splitlines()[0]} "
+                "(None means the CPU.)"
+            ) from error
 
     def _common(self):
         return {
@@ -164,7 +167,8 @@ class InfiniteWidthNTK(_InfiniteWidthKernel):
         The tangent kernel (training all layers), or the covariance of the outputs at initialisation
         (training the last one).
     dtype : {"float64", "float32"}, default="float64"
-        float32 takes half the memory and about a third of the time.
+        float32 takes half the memory and about a third of the time. Pairs of samples that are
+        multiples of each other have a relative error of 3e-4 then, of 1e-8 in float64.
     device : str or torch.device, default=None
         Where it is computed; None is the CPU. The result is an array in main memory.
     block_size : int, default=512

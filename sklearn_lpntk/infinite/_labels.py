@@ -4,6 +4,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ._gram import Factor, checked_gram, checked_labels, checked_number, one_hot
 
@@ -17,21 +18,23 @@ def interactions(R, columns, counts):
 
 def error_of(Z, counts, beta):
     """The block-diagonalisation error; classes of one sample have no first term."""
-    K = len(counts)
-    pairs = counts * (counts - 1.0)
-    own = np.divide(np.diag(Z), pairs, out=np.zeros(K), where=pairs > 0).sum() / K
-    products = np.outer(counts, counts).astype(float)
-    mixed = np.divide(Z, products, out=np.zeros_like(Z), where=products > 0)
-    np.fill_diagonal(mixed, 0)
-    return own - beta / (K * K - K) * mixed.sum()
+    K, own = len(counts), Z.diagonal()
+    inverse, inverse_pairs = _inverses(counts)
+    mixed = inverse @ Z @ inverse - (own * inverse**2).sum()
+    return (own * inverse_pairs).sum() / K - beta / (K * K - K) * mixed
+
+
+def _inverses(counts):
+    """1 / n and 1 / (n (n - 1)) of the class sizes; 0 where that is undefined."""
+    n = counts.astype(float)
+    return (n > 0) / np.maximum(n, 1), (n > 1) / np.maximum(n * (n - 1), 1)
 
 
 def gradient_of(R, Z, counts, beta, *, count_gradient):
     """The derivative of the error by every entry of Y."""
     K, n = len(counts), counts.astype(float)
-    pairs, off = n * (n - 1), beta / (K * K - K)
-    inverse_pairs = np.divide(1.0, pairs, out=np.zeros(K), where=pairs > 0)
-    inverse = np.divide(1.0, n, out=np.zeros(K), where=n > 0)
+    inverse, inverse_pairs = _inverses(counts)
+    off = beta / (K * K - K)
     weighted = R * inverse
     others = (weighted.sum(1, keepdims=True) - weighted) * inverse  # sum of R_id/(n_k n_d)
     G = 2 / K * R * inverse_pairs - 2 * off * others
@@ -186,7 +189,7 @@ class LabelSchemes(NamedTuple):
     errors : ndarray of shape (n_schemes,)
         Block-diagonalisation errors.
     ranks : ndarray of shape (n_schemes,), int
-        1 for the lowest error, which is the easiest to learn.
+        1 for the lowest error, which is the easiest to learn; equal errors have equal ranks.
     """
 
     errors: np.ndarray
@@ -235,6 +238,8 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
     checked_number(beta, "beta", at_least=0)
     if len(ys) == 0:
         raise ValueError("ys is empty; give one labelling or more.")
+    if any(np.ndim(y) == 0 for y in ys):
+        raise ValueError("ys must be a sequence of labellings; got one labelling. Pass [y].")
     if classes is None:
         classes = np.unique(np.concatenate([np.unique(y) for y in ys]))
     factor, errors = None, []
@@ -245,8 +250,7 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
         factor = factor or Factor(H, ridge)
         R = factor.solve(one_hot(columns, len(classes)))
         errors.append(error_of(interactions(R, columns, counts), counts, beta))
-    errors = np.array(errors)
-    return LabelSchemes(errors, np.argsort(np.argsort(errors, kind="stable")) + 1)
+    return LabelSchemes(np.array(errors), rankdata(errors, method="min").astype(int))
 
 
 def block_diagonalization_gradient(H, y, *, beta=1.0, ridge=0.1, count_gradient=False):

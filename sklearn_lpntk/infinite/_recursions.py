@@ -25,7 +25,14 @@ class Dense:
     with_tangent: bool
 
     def variances(self, X):
-        """Variance of each sample at each nonlinearity, and the last one's kernel value."""
+        """Variance of each sample at each nonlinearity."""
+        return self._own(X)[0]
+
+    def diagonal(self, X):
+        """Kernel of each sample with itself."""
+        return self._own(X)[1]
+
+    def _own(self, X):
         rule = ACTIVATIONS[self.activation]
         K = self.w2 * X.square().mean(1) + self.b2
         T, variances = K, []
@@ -49,8 +56,8 @@ class Dense:
         return T if self.with_tangent else K
 
     def size_of_pair(self, X):
-        """Numbers that are alive at once for each pair of samples of a tile."""
-        return 6
+        """Numbers that are alive at once for each pair of samples of a tile (measured)."""
+        return 10
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,16 @@ class Convolutional(Dense):
     stride: int
     pooled: bool
 
-    def variances(self, X):
-        variances, diagonal = self._own(X)
-        return variances, self._pooled_diagonal(X, variances) if self.pooled else diagonal
+    def diagonal(self, X):
+        if not self.pooled:
+            return super().diagonal(X)
+        # all pairs of positions are needed; one sample at a time
+        tiles = [self.tile(x, x, q, q, is_same=True) for x, q in self._one_by_one(X)]
+        return torch.cat(tiles)[:, 0]
+
+    def _one_by_one(self, X):
+        variances = self.variances(X)
+        return ((X[i : i + 1], [q[i : i + 1] for q in variances]) for i in range(len(X)))
 
     def _own(self, X):
         rule, axes = ACTIVATIONS[self.activation], ((1,), (2,))
@@ -82,27 +96,24 @@ class Convolutional(Dense):
             K, T = self._next(E, T * D, axes, is_last=layer == self.depth - 1)
         return variances, T if self.with_tangent else K
 
-    def _pooled_diagonal(self, X, variances):
-        """Each sample with itself, over all pairs of positions; one sample at a time."""
-        tiles = [
-            self.tile(x[None], x[None], *[[q[i : i + 1] for q in variances]] * 2)
-            for i, x in enumerate(X)
-        ]
-        return torch.cat(tiles)[:, 0]
-
-    def tile(self, X1, X2, variances1, variances2):
+    def tile(self, X1, X2, variances1, variances2, *, is_same=False):
+        """Kernel of two blocks; ``is_same`` if they are one and the same sample, pooled."""
         rule = ACTIVATIONS[self.activation]
         axes = ((2, 3), (4, 5)) if self.pooled else ((2,), (3,))
         K = self._weighted(self._input_covariance(X1, X2), axes).add_(self.b2)
         T = K
         for layer, (q1, q2) in enumerate(zip(variances1, variances2, strict=True)):
-            if self.pooled:
-                q1, q2 = q1[:, None, :, None, :, None], q2[None, :, None, :, None, :]
-            else:
-                q1, q2 = q1[:, None], q2[None]
-            E, D = rule.moments(K, q1, q2)
+            E, D = rule.moments(K, *self._paired(q1, q2))
+            if is_same:
+                for moment, exact in zip((E, D), rule.own_moments(q1[0]), strict=True):
+                    _equal_positions(moment).copy_(exact)
             K, T = self._next(E, D.mul_(T), axes, is_last=layer == self.depth - 1)
         return T if self.with_tangent else K
+
+    def _paired(self, q1, q2):
+        if self.pooled:
+            return q1[:, None, :, None, :, None], q2[None, :, None, :, None, :]
+        return q1[:, None], q2[None]
 
     def _next(self, E, TD, axes, *, is_last):
         """K and T after the next layer of weights: a convolution, or the readout at the end."""
@@ -140,17 +151,26 @@ class Convolutional(Dense):
             at = 2 * (K.ndim - 1 - axis)
             widths[at : at + 2] = before, padding - before
         K = F.pad(K, widths)
-        total = 0
+        total = None
         for shift in range(k):
             index = [slice(None)] * K.ndim
             for axis in pair:
                 index[axis] = slice(shift, shift + (n_out - 1) * stride + 1, stride)
-            total = total + K[tuple(index)]
+            part = K[tuple(index)]
+            total = part.clone() if total is None else total.add_(part)
         return total
 
     def size_of_pair(self, X):
-        n_positions = X.shape[2] * X.shape[3]
-        return 8 * (n_positions**2 if self.pooled else n_positions)
+        height, width = X.shape[2:]
+        n_axes = 2 if self.pooled else 1
+        # one direction at a time has the zeros around it
+        growth = (1 + (self.kernel_size - 1) / min(height, width)) ** n_axes
+        return int((height * width) ** n_axes * max(11, 6 + 2 * growth))
+
+
+def _equal_positions(moment):
+    """The entries of one sample's pairs of positions (1, 1, H, H, W, W) that are equal."""
+    return moment[0, 0].diagonal(0, 0, 1).diagonal(0, 0, 1)
 
 
 def gram(rule, X1, X2, block_size, out):
@@ -164,8 +184,8 @@ def gram(rule, X1, X2, block_size, out):
         Samples on a side of a tile.
     out : Tensor of shape (len(X1), len(X2)), on the CPU
     """
-    variances1, diagonal = rule.variances(X1)
-    variances2 = variances1 if X2 is None else rule.variances(X2)[0]
+    variances1 = rule.variances(X1)
+    variances2 = variances1 if X2 is None else rule.variances(X2)
     cols = X1 if X2 is None else X2
     for r in _blocks(len(X1), block_size):
         own = [q[r] for q in variances1]
@@ -177,7 +197,7 @@ def gram(rule, X1, X2, block_size, out):
             if X2 is None:  # also on the diagonal: what is rounded last must be the same
                 out[c, r] = tile.T if c.start > r.start else (tile + tile.T) / 2
     if X2 is None:
-        out.fill_diagonal_(0).diagonal().copy_(diagonal)
+        out.diagonal().copy_(rule.diagonal(X1))
 
 
 def _blocks(n, size):

@@ -176,7 +176,7 @@ class LabelRefurbisher(BaseEstimator):
         return (InfiniteWidthNTK() if self.kernel is None else self.kernel)(X)
 
     def _warn_of_low_agreement(self, labelling):
-        agrees = labelling.leave_one_out().argmax(axis=1) == labelling.columns
+        agrees = labelling.leave_one_out.argmax(axis=1) == labelling.columns
         self.loo_accuracy_ = float(agrees.mean())
         if self.loo_accuracy_ < LOW_AGREEMENT:
             warnings.warn(

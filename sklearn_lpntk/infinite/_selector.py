@@ -130,12 +130,18 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         ------
         ValueError
             If ``kernels`` is empty or holds anything but pairs of unique names and callables, if
-            there are fewer samples than components, or if y has one class.
+            there are fewer samples than components, if y has one class, or if a kernel returns no
+            Gram matrix or has no variance in its components.
         """
         with unfitted_on_error(self):
             named = self._named_kernels()
             X, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-            _, columns = checked_labels(y, len(X))
+            classes, columns = checked_labels(y, len(X))
+            if self.max_samples < 2 * len(classes):
+                raise ValueError(
+                    f"max_samples={self.max_samples} is too few for {len(classes)} classes; give "
+                    f"two samples for each, {2 * len(classes)}, or more."
+                )
             rows = _drawn(columns, self.max_samples, check_random_state(self.random_state))
             X, y = X[rows], y[rows]
             if len(X) <= self.n_components:
@@ -143,22 +149,25 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     f"n_components={self.n_components} needs more samples than that; there are "
                     f"{len(X)}."
                 )
-            scoring = SCORINGS.get(self.scoring, self.scoring)
-            found, results = [], []
-            for name, kernel in named:
-                start = time.perf_counter()
-                found.append(_Components(kernel, X, self.n_components, self.components))
-                score = scoring(found[-1].of_fit(), y)
-                if not isinstance(score, Real) or np.isnan(score):
-                    raise ValueError(
-                        f"The score of the kernel {name!r} must be a number; scoring={scoring!r} "
-                        f"returned {score!r}."
-                    )
-                results.append(
-                    (name, float(score), found[-1].explained, time.perf_counter() - start)
-                )
+            found, results = zip(*(self._scored(*pair, X, y) for pair in named), strict=True)
             self._keep(named, found, results)
         return self
+
+    def _scored(self, name, kernel, X, y):
+        """The components of a kernel, and a row of the results."""
+        start = time.perf_counter()
+        scoring = SCORINGS.get(self.scoring, self.scoring)
+        try:
+            components = _Components(kernel, X, self.n_components, self.components)
+            score = scoring(components.of_fit(), y)
+        except ValueError as error:
+            raise ValueError(f"The kernel {name!r} can't be scored: {error}") from error
+        if not isinstance(score, Real) or np.isnan(score):
+            raise ValueError(
+                f"The score of the kernel {name!r} must be a number; scoring={scoring!r} "
+                f"returned {score!r}."
+            )
+        return components, (name, float(score), components.explained, time.perf_counter() - start)
 
     def _keep(self, named, found, results):
         names = ("name", "score", "explained_variance_ratio", "seconds")
@@ -228,6 +237,7 @@ class _Components:
         self.kernel, self.X = kernel, X
         H = checked_gram(kernel(X))
         self.centerer = KernelCenterer().fit(H)
+        largest = np.abs(H).max()
         H = self.centerer.transform(H)
         n = len(H)
         # the smallest eigenvalue of a centred matrix is the zero of the constant vector
@@ -236,6 +246,13 @@ class _Components:
         signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
         self.values = np.maximum(values[::-1], 0)
         self.vectors = (vectors * signs)[:, ::-1]
+        # what is left of a constant kernel, or beyond the rank of another, is rounding
+        self.values[self.values <= n * np.finfo(float).eps * largest] = 0
+        if not self.values.any():
+            raise ValueError(
+                f"it has no variance in its {which} {n_components} components; its centred Gram "
+                "matrix is constant or of low rank."
+            )
         self.explained = float(self.values.sum() / np.trace(H))
 
     def of_fit(self):

@@ -4,10 +4,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-from ._kernels import InfiniteWidthNTK
+from ._kernels import InfiniteWidthConvNTK, InfiniteWidthNTK
 
 SCALES = ("weight_std", "bias_std")
-STEP = 1e-5  # of log scales: errors of rounding and of truncation are both near 1e-10
+STEP = 5e-3  # of log scales, per layer: large, as duplicates have a rounding error of 1e-8
+STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}  # central difference of order four
 
 
 class TunableNTK(Kernel):
@@ -28,10 +29,10 @@ class TunableNTK(Kernel):
     Notes
     -----
     ``theta`` holds the logarithms of the scales that are not fixed, weights first. Gradients are
-    central differences in double precision, with a relative error of about 1e-8; of duplicate
-    samples, where the kernel is ill-conditioned, up to 1e-2. A ReLU network without
-    biases has a kernel proportional to ``weight_std**(2 * (depth + 1))``: there the scale is the
-    only thing that is fitted.
+    central differences of order four in double precision, with a relative error of about 1e-8;
+    of samples that are multiples of each other, where the kernel is ill-conditioned, 1e-5. A ReLU
+    network without biases has a kernel proportional to ``weight_std**(2 * (depth + 1))``: there
+    the scale is the only thing that is fitted.
 
     Examples
     --------
@@ -53,7 +54,13 @@ class TunableNTK(Kernel):
 
     @property
     def _inner(self):
-        return InfiniteWidthNTK(bias_std=0.1) if self.kernel is None else self.kernel
+        kernel = InfiniteWidthNTK(bias_std=0.1) if self.kernel is None else self.kernel
+        if not isinstance(kernel, InfiniteWidthNTK | InfiniteWidthConvNTK):
+            raise ValueError(
+                "kernel must be an InfiniteWidthNTK or InfiniteWidthConvNTK, whose scales are "
+                f"fitted; got {kernel!r}."
+            )
+        return kernel
 
     @property
     def hyperparameters(self):
@@ -66,6 +73,7 @@ class TunableNTK(Kernel):
         inner, found = self._inner, []
         for name in SCALES:
             bounds = getattr(self, f"{name}_bounds")
+            _check_bounds(bounds, f"{name}_bounds")
             bounds = "fixed" if getattr(inner, name) == 0 else bounds
             found.append(Hyperparameter(name, "numeric", bounds))
         return found
@@ -105,6 +113,22 @@ class TunableNTK(Kernel):
             params |= {f"kernel__{k}": v for k, v in self.kernel.get_params().items()}
         return params
 
+    def set_params(self, **params):
+        """Set parameters; ``kernel__...`` those of the kernel, also where it is None.
+
+        Parameters
+        ----------
+        **params
+
+        Returns
+        -------
+        self : TunableNTK
+        """
+        self.kernel = params.pop("kernel", self.kernel)
+        if any(name.startswith("kernel__") for name in params):
+            self.kernel = self._inner
+        return super().set_params(**params)
+
     def __call__(self, X, Y=None, eval_gradient=False):
         """The kernel, and its gradient by ``theta``.
 
@@ -128,12 +152,13 @@ class TunableNTK(Kernel):
         K = self._inner(X)
         gradient = np.empty((*K.shape, self.n_dims))
         precise = clone(self._inner).set_params(dtype="float64")
+        step = STEP / (precise.depth + 1)
         for k, name in enumerate(self._free):
             scale = getattr(precise, name)
-            above, below = (
-                clone(precise).set_params(**{name: scale * np.exp(s)})(X) for s in (STEP, -STEP)
+            gradient[..., k] = sum(
+                weight / step * clone(precise).set_params(**{name: scale * np.exp(m * step)})(X)
+                for m, weight in STENCIL.items()
             )
-            gradient[..., k] = (above - below) / (2 * STEP)
         return K, gradient
 
     def diag(self, X):
@@ -160,3 +185,15 @@ class TunableNTK(Kernel):
 
     def __repr__(self):
         return f"{type(self).__name__}({self._inner!r})"
+
+
+def _check_bounds(bounds, name):
+    if isinstance(bounds, str) and bounds == "fixed":
+        return
+    try:
+        low, high = bounds
+        is_pair = 0 < low < high < np.inf
+    except (TypeError, ValueError):
+        is_pair = False
+    if not is_pair:
+        raise ValueError(f'{name} must be "fixed" or a pair 0 < low < high; got {bounds!r}.')

@@ -123,7 +123,9 @@ class LabelInteractionDisplay:
         cosines = self.cosines
         np.fill_diagonal(cosines, np.nan)  # ones
         limit = np.nanmax(np.abs(cosines)) or 1.0
-        style = {"cmap": "PuOr", "vmin": -limit, "vmax": limit} | imshow_kw
+        style = {"cmap": "PuOr"} | imshow_kw
+        if "norm" not in imshow_kw:
+            style = {"vmin": -limit, "vmax": limit} | style
         image = ax.imshow(cosines, **style)
         ticks = np.arange(len(self.classes))
         ax.set_xticks(ticks, self.classes, rotation=45 if len(str(self.classes[0])) > 2 else 0)

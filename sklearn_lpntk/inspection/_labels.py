@@ -1,5 +1,7 @@
 """Repaired labels: the images whose label was changed, and the error on the way."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -69,10 +71,11 @@ class FlippedLabelsDisplay:
         Raises
         ------
         ValueError
-            If no label was flipped.
+            If no label was flipped, or as `from_predictions`.
         """
         estimator = getattr(estimator, "refurbisher_", estimator)
         check_is_fitted(estimator, "flips_")
+        _at_least_one(n_images, "n_images")
         flips = estimator.flips_[:n_images]
         return cls.from_predictions(
             X, flips, image_shape=image_shape, n_columns=n_columns, ax=ax, **imshow_kw
@@ -97,7 +100,14 @@ class FlippedLabelsDisplay:
         Returns
         -------
         display : FlippedLabelsDisplay
+
+        Raises
+        ------
+        ValueError
+            If ``flips`` is anything else or empty, if X lacks one of the samples or holds no
+            images, or for ``n_columns`` below 1.
         """
+        _at_least_one(n_columns, "n_columns")
         names = getattr(getattr(flips, "dtype", None), "names", None) or ()
         if not {"index", "old", "new", "margin"} <= set(names):
             raise ValueError(
@@ -106,7 +116,13 @@ class FlippedLabelsDisplay:
             )
         if not len(flips):
             raise ValueError("No label was flipped, so there is no image to draw.")
-        images = as_images(np.asarray(X)[flips["index"]], image_shape)
+        X = np.asarray(X)
+        if flips["index"].max() >= len(X):
+            raise ValueError(
+                f"flips has the sample {flips['index'].max()}, and X has {len(X)}; pass the X that "
+                "the refurbisher was fitted to."
+            )
+        images = as_images(X[flips["index"]], image_shape)
         display = cls(images=images, flips=flips, n_columns=n_columns)
         return display.plot(ax, **imshow_kw)
 
@@ -139,6 +155,11 @@ class FlippedLabelsDisplay:
         if ax is None:
             self.figure_.suptitle("Repaired labels: old → new, and margin", fontsize=10)
         return self
+
+
+def _at_least_one(value, name):
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
 
 
 class ErrorPathDisplay:
@@ -221,7 +242,8 @@ class ErrorPathDisplay:
         display : ErrorPathDisplay
         """
         ax = axes_for(ax, type(self).__name__)
-        ax.plot(np.arange(len(self.error_path)), self.error_path, **({"color": BLUE} | line_kw))
+        style = {} if {"c", "color"} & set(line_kw) else {"color": BLUE}
+        ax.plot(np.arange(len(self.error_path)), self.error_path, **style, **line_kw)
         ax.set(
             xlabel="labels changed",
             ylabel="block-diagonalisation error",

@@ -14,6 +14,7 @@ ALLOWED = {
     "exceptions": set(),
     "_version": set(),
     "_engine": set(),
+    "_memory": set(),
     "datasets": set(),
     "_fingerprint": set(),
     "_locks": set(),
@@ -39,12 +40,12 @@ ALLOWED = {
         "cluster",
     },
     "_batches": set(),
-    "infinite": {"_engine", "_fitting"},
+    "infinite": {"_fitting"},
     "dynamics": {"_batches", "_engine", "_features", "_nets", "kernels"},
     "inspection": {"cluster", "dynamics", "infinite", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},
 }
-GROUND = {"exceptions", "_version", "_locks"}
+GROUND = {"exceptions", "_version", "_locks", "_memory"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
     "skorch": {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sklearn_lpntk import _features
-from sklearn_lpntk._engine import memory
+from sklearn_lpntk import _memory as memory
 from sklearn_lpntk._engine.cotangents import find_cotangent
 from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.gather import gather

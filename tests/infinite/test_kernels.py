@@ -11,6 +11,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import KernelPCA
 from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC
 from torch import nn
@@ -112,9 +113,9 @@ class TestProperties:
         rule, _ = kernel._prepared(X, "X")
         shape = (4, *kernel.image_shape) if hasattr(kernel, "image_shape") else (4, 24)
         meta = torch.empty(shape, device="meta")
-        own, diagonal = rule.variances(meta)
+        own = rule.variances(meta)
         assert rule.tile(meta, meta, own, own).shape == (4, 4)
-        assert diagonal.device.type == "meta"
+        assert rule.diagonal(meta).device.type == "meta"
 
 
 def test_arrays_that_are_read_only():
@@ -122,6 +123,37 @@ def test_arrays_that_are_read_only():
     rows.flags.writeable = False
     assert_allclose(InfiniteWidthNTK()(rows), InfiniteWidthNTK()(X))
     assert_allclose(InfiniteWidthNTK()(torch.from_numpy(X)), InfiniteWidthNTK()(X))
+    coarse = torch.from_numpy(X).to(torch.bfloat16).requires_grad_()
+    assert_allclose(InfiniteWidthNTK()(coarse), InfiniteWidthNTK()(coarse.detach().double()))
+
+
+def test_tiles_fit_into_what_is_estimated(monkeypatch):
+    """Bytes that live at once for a tile: each allocation of torch, less what was freed."""
+    kernels = [
+        *(InfiniteWidthNTK(3, a) for a in ("relu", "erf")),
+        InfiniteWidthConvNTK(3, "erf", image_shape=(2, 4, 3)),
+        InfiniteWidthConvNTK(3, image_shape=(2, 4, 3), kernel_size=5),
+        InfiniteWidthConvNTK(3, image_shape=(2, 4, 3), readout="average"),
+        InfiniteWidthConvNTK(2, "erf", image_shape=(2, 4, 3), kernel_size=5, readout="average"),
+    ]
+    for kernel in kernels:
+        rule, x = kernel._prepared(np.tile(X, (6, 1)), "X")
+        own = rule.variances(x)
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+            rule.tile(x, x, own, own)
+        changes = [
+            e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
+        ]
+        peak = np.cumsum(changes).max()
+        estimate = 8 * rule.size_of_pair(x) * len(x) ** 2
+        assert 0.6 * estimate < peak <= estimate, kernel
+
+
+def test_devices_that_are_not_there():
+    for device in ("foo", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device='{device}' can't be used here: .*None means"):
+            InfiniteWidthNTK(device=device)(X)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3, 3e3])
@@ -267,15 +299,56 @@ class TestTunable:
         assert TunableNTK(InfiniteWidthNTK()).n_dims == 1
         assert TunableNTK().n_dims == 2
 
-    def test_gradient(self):
-        kernel = TunableNTK(InfiniteWidthNTK(2, weight_std=1.5))
+    @pytest.mark.parametrize("depth", [1, 2, 10])
+    def test_gradient(self, depth):
+        """Without biases the kernel is of degree 2 (depth + 1) in the scale of the weights."""
+        kernel = TunableNTK(InfiniteWidthNTK(depth, weight_std=1.5))
         K, gradient = kernel(X, eval_gradient=True)
-        assert_allclose(gradient[..., 0], 6 * K, rtol=1e-7)  # K is of degree 6 in the scale
-        single = TunableNTK(InfiniteWidthNTK(2, weight_std=1.5, dtype="float32"))
-        assert_allclose(single(X, eval_gradient=True)[1], gradient, rtol=1e-6)
+        wanted, multiples = 2 * (depth + 1) * K, np.ix_([6, 7, 8], [6, 7, 8])
+        assert_allclose(gradient[multiples][..., 0], wanted[multiples], rtol=1e-4, atol=1e-3)
+        gradient[multiples] = wanted[multiples][..., None]
+        assert_allclose(gradient[..., 0], wanted, rtol=1e-7)
+
+    def test_gradient_in_single_precision_and_by_biases(self):
+        double, single = (
+            TunableNTK(InfiniteWidthNTK(2, weight_std=1.5, dtype=d))(X, eval_gradient=True)[1]
+            for d in ("float64", "float32")
+        )
+        assert_allclose(single, double, rtol=1e-6)
         kernel = TunableNTK(InfiniteWidthNTK(1, kind="nngp", weight_std=1e-4, bias_std=0.5))
         K, gradient = kernel(X, eval_gradient=True)
         assert_allclose(gradient[..., 1], 2 * K, rtol=1e-5)  # hardly more than the biases
+
+    def test_gradient_by_both_scales(self):
+        """Of erf, by a plain difference whose step is another one."""
+        start = {"weight_std": 1.2, "bias_std": 0.3}
+        kernel = TunableNTK(InfiniteWidthNTK(3, "erf", **start))
+        gradient = kernel(X[:6], eval_gradient=True)[1]
+        for k, name in enumerate(start):
+            ends = [
+                infinite_ntk_kernel(
+                    X[:6], depth=3, activation="erf", **start | {name: start[name] * np.exp(s)}
+                )
+                for s in (-1e-5, 1e-5)
+            ]
+            assert_allclose(gradient[..., k], (ends[1] - ends[0]) / 2e-5, rtol=1e-5, atol=1e-8)
+
+    def test_parameters_of_the_default_kernel(self):
+        kernel = TunableNTK().set_params(kernel__depth=4, bias_std_bounds="fixed")
+        assert_allclose(kernel(X), infinite_ntk_kernel(X, depth=4, bias_std=0.1))
+        assert kernel.n_dims == 1
+        given = InfiniteWidthNTK(7)
+        assert TunableNTK().set_params(kernel=given, kernel__bias_std=0.2).kernel is given
+
+    @pytest.mark.parametrize("bounds", ["free", (1.0, 0.1), (0, 1), (1,), None, 3, (1, np.inf)])
+    def test_bounds(self, bounds):
+        kernel = TunableNTK(bias_std_bounds=bounds)
+        with pytest.raises(ValueError, match='bias_std_bounds must be "fixed" or a pair'):
+            kernel.theta  # noqa: B018
+
+    def test_another_kernel(self):
+        with pytest.raises(ValueError, match=r"whose scales are fitted; got RBF"):
+            TunableNTK(RBF())(X)
 
 
 class TestErrors:

@@ -113,9 +113,37 @@ class TestSchemes:
         assert_allclose(together, block_diagonalization_error(H, two, classes=range(K)))
         assert abs(together / block_diagonalization_error(H, two) - 1) > 0.1
 
+    def test_equal_errors_have_equal_ranks(self):
+        noisy = np.where(np.arange(N) % 4 == 0, (Y + 1) % K, Y)
+        assert compare_label_schemes(H, [noisy, Y, Y]).ranks.tolist() == [1, 2, 2]
+
+    def test_one_labelling_that_is_no_sequence_of_them(self):
+        with pytest.raises(ValueError, match=r"got one labelling. Pass \[y\]"):
+            compare_label_schemes(H, Y)
+
     def test_nothing(self):
         with pytest.raises(ValueError, match="ys is empty"):
             compare_label_schemes(H, [])
+
+
+@pytest.mark.parametrize("n", [N, 300])
+def test_the_inverse_is_symmetric_and_one(n):
+    """Also beyond the blocks in which the other triangle is filled."""
+    A = RNG.normal(size=(n, n + 5))
+    A = A @ A.T
+    M = gram_module.Factor(A, 0.1).inverse()
+    wanted = np.linalg.inv(A + 0.1 * np.trace(A) / n * np.eye(n))
+    assert_allclose(M, wanted, rtol=0, atol=1e-10 * np.abs(wanted).max())
+    np.testing.assert_array_equal(M, M.T)
+
+
+def test_asymmetry_is_seen_wherever_it_is():
+    A = np.eye(600)
+    for place in ((0, 1), (1, 599), (300, 20), (599, 598)):
+        crooked = A.copy()
+        crooked[place] = 0.01
+        with pytest.raises(ValueError, match=r"differ by up to 0\.01"):
+            gram_module.checked_gram(crooked)
 
 
 class TestEntanglement:
@@ -251,9 +279,11 @@ class TestErrors:
         assert np.isfinite(values).all()
 
     def test_memory(self, function, monkeypatch):
-        monkeypatch.setattr(gram_module, "available", lambda device: 16 * 30 * 30)
+        monkeypatch.setattr(gram_module, "available", lambda device: 8 * 30 * 30)
         with pytest.raises(ValueError, match=r"Factorising H of 40 .* up to 30 samples would fit"):
             function(H, Y)
+        with pytest.raises(ValueError, match=r"Converting H of 40 .* up to 30 samples would fit"):
+            function(H.astype(np.float32), Y)
 
 
 def test_not_psd():

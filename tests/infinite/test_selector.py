@@ -107,6 +107,25 @@ class TestErrors:
         with pytest.raises(ValueError, match="n_components=300 needs more samples"):
             ArchitectureSelector(KERNELS, n_components=300).fit(X, Y)
 
+    def test_kernels_without_components(self):
+        flat = [*KERNELS, ("flat", lambda A, B=None: np.ones((len(A), len(A if B is None else B))))]
+        with pytest.raises(ValueError, match=r"'flat' can't be scored: .* variance in its leading"):
+            ArchitectureSelector(flat).fit(X, Y)
+        linear = [("linear", lambda A, B=None: A @ (A if B is None else B).T)]
+        with pytest.raises(ValueError, match=r"'linear' can't be scored: .*trailing 4 .* low rank"):
+            ArchitectureSelector(linear, components="trailing").fit(X, Y)
+        assert ArchitectureSelector(linear).fit(X, Y).scores_[0] > 1
+        wrong = [("wrong", lambda A, B=None: A)]
+        with pytest.raises(ValueError, match="'wrong' can't be scored: H must be a Gram matrix"):
+            ArchitectureSelector(wrong).fit(X, Y)
+
+    def test_too_few_samples_for_the_classes(self):
+        with pytest.raises(
+            ValueError, match=r"max_samples=19 is too few for 10 classes; .* 20, or"
+        ):
+            ArchitectureSelector(KERNELS, max_samples=19).fit(X, Y)
+        assert len(ArchitectureSelector(KERNELS, max_samples=20).fit(X, Y).scores_) == 3
+
     def test_one_class(self):
         with pytest.raises(ValueError, match="one class only"):
             ArchitectureSelector(KERNELS).fit(X, np.zeros(300))

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import Normalize
 from scipy.stats import pearsonr
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -392,6 +393,7 @@ class TestLabels:
         display = ErrorPathDisplay.from_estimator(refurbisher, color="k")
         line = display.ax_.lines[0]
         np.testing.assert_array_equal(line.get_ydata(), refurbisher.error_path_)
+        assert ErrorPathDisplay.from_estimator(refurbisher, c="r").ax_.lines[0].get_color() == "r"
         assert display.ax_.get_xlabel() == "labels changed"
         assert "error" in display.ax_.get_ylabel()
 
@@ -407,6 +409,9 @@ class TestLabels:
             InfiniteWidthNTK(), X, refurbisher.labels_, ax=plt.subplots()[1]
         )
         np.testing.assert_allclose(again.Z, Z)
+        norm = Normalize(-3, 3)
+        scaled = LabelInteractionDisplay.from_predictions(Z, norm=norm)
+        assert scaled.ax_.images[0].norm is norm
 
     def test_errors(self, refurbisher, digits):
         X, _ = digits
@@ -416,6 +421,11 @@ class TestLabels:
             FlippedLabelsDisplay.from_predictions(X, refurbisher.flips_[:0])
         with pytest.raises(ValueError, match="structured array with index"):
             FlippedLabelsDisplay.from_predictions(X, [(1, 2, 3)])
+        with pytest.raises(ValueError, match="and X has 3; pass the X that the refurbisher"):
+            FlippedLabelsDisplay.from_estimator(refurbisher, X[:3])
+        for name in ("n_images", "n_columns"):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
+                FlippedLabelsDisplay.from_estimator(refurbisher, X, **{name: 0})
         with pytest.raises(ValueError, match="error_path must have shape"):
             ErrorPathDisplay.from_predictions([[1.0]])
         with pytest.raises(ValueError, match="Z must be square"):
