@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-dynamics bench-scale clean
+.PHONY: demo test lint docs bench bench-dynamics bench-infinite bench-scale clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/prune_digits.py
@@ -24,6 +24,9 @@ bench: $(VENV)/installed-bench
 
 bench-dynamics: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_dynamics.py
+
+bench-infinite: $(VENV)/installed
+	$(BIN)/python benchmarks/bench_infinite.py
 
 bench-scale: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_scale.py all

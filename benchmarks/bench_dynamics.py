@@ -6,30 +6,18 @@ Ratios of CPU time on one thread, both sides alternating in the same process, me
 
 import argparse
 import copy
-import statistics
 import time
 
 import torch
 from nets import digit_net, lenet5
 from skorch import NeuralNetClassifier
+from timing import alternate
 from torch import nn
 from torch.func import functional_call, jacrev
 
 from sklearn_lpntk._engine.session import borrowed
 from sklearn_lpntk.dynamics import TrainingDynamics, predict_update
 from sklearn_lpntk.dynamics._stacked import summed_losses
-
-
-def alternate(repeats, *functions):
-    """Median CPU seconds of each, by turns, after one run of each."""
-    seconds = [[] for _ in functions]
-    for k in range(repeats + 1):
-        for function, own in zip(functions, seconds, strict=True):
-            start = time.process_time()
-            function()
-            if k:
-                own.append(time.process_time() - start)
-    return [statistics.median(own) for own in seconds]
 
 
 class Timed(TrainingDynamics):

@@ -5,7 +5,6 @@ Run ``make bench``; ``--quick`` shrinks everything to see that it runs.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nets import lenet5, resnet18
+from timing import alternate
 from torch.func import functional_call, grad, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -70,25 +70,12 @@ def by_nngeometry(module, X, y, batch=500):
 # -- measuring ----------------------------------------------------------------------------
 
 
-def alternate(ours, peer, repeats):
-    """CPU seconds of both, by turns, after one run of each that also compares results."""
-    a, b = ours(), peer()
-    error = np.linalg.norm(a - b) / np.linalg.norm(b)
-    del a, b
-    seconds = [], []
-    for _ in range(repeats):
-        for function, own in zip((ours, peer), seconds, strict=True):
-            start = time.process_time()
-            function()
-            own.append(time.process_time() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1]), error
-
-
 def compare(name, module, n, shape, peer, repeats):
     X, y = make_data(n, shape)
-    ours, theirs, error = alternate(
-        lambda: lpntk_kernel(module, X, y), lambda: peer(module, X, y), repeats
-    )
+    calls = (lambda: lpntk_kernel(module, X, y), lambda: peer(module, X, y))
+    ours, theirs = (call() for call in calls)
+    error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    ours, theirs = alternate(repeats, *calls)
     print(
         f"| {name} | {theirs / ours:.1f} times faster | {ours:.2f} s against {theirs:.2f} s, "
         f"relative difference {error:.0e} |",
