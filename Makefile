@@ -33,7 +33,7 @@ bench-scale: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_scale.py table
 
 clean:
-	rm -rf $(VENV) docs/_build docs/generated artifacts
+	rm -rf $(VENV) docs/_build docs/generated docs/auto_examples artifacts
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

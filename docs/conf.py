@@ -13,8 +13,21 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
     "myst_parser",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "bench_table.rst", "scale_table.rst"]
+exclude_patterns = ["_build", "bench_table.rst", "scale_table.rst", "auto_examples/*.ipynb"]
+BEFORE_TRAINING = ("wrong_labels", "class_entanglement", "choose_architecture")
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    # run at every build: half a minute each at most; the others train networks
+    "filename_pattern": f"({'|'.join(BEFORE_TRAINING)})\\.py$",
+    "ignore_pattern": r"pruning_study\.py$",  # what two of them share
+    "reference_url": {"sklearn_lpntk": None},
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+}
 autosummary_generate = True
 autodoc_default_options = {"members": True, "inherited-members": False}
 numpydoc_show_class_members = False

@@ -1,5 +1,6 @@
 """The examples run, on little data."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -68,18 +69,41 @@ def test_the_similarity_example(study, tmp_path, capsys):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_the_examples_before_training(study, tmp_path, capsys):
-    import choose_architecture
-    import class_entanglement
-    import wrong_labels
+@pytest.fixture
+def gallery(monkeypatch):
+    """Runs a script of the gallery; returns its names, with ``figures``, how many it drew."""
+    import matplotlib.pyplot as plt
 
-    right, plain, repaired = wrong_labels.main(tmp_path)
-    assert right > 0.98
-    assert repaired > plain + 0.02
-    here, chance = class_entanglement.main(tmp_path)
-    assert here > chance + 0.1
-    selector, accuracy = choose_architecture.main(n=200)
-    assert len(accuracy) == len(selector.scores_) == 6
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    monkeypatch.setattr(plt, "show", lambda: None)
+
+    def run(name):
+        before = len(plt.get_fignums())
+        found = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+        return found | {"figures": len(plt.get_fignums()) - before}
+
+    yield run
+    plt.close("all")
+
+
+def test_wrong_labels(gallery, capsys):
+    found = gallery("wrong_labels")
+    assert (found["labels"] == found["y"]).mean() > 0.98
+    assert found["repaired"] > found["plain"] + 0.02
+    assert found["figures"] == 2
+    assert "right labels harmed" in capsys.readouterr().out
+
+
+def test_class_entanglement(gallery, capsys):
+    found = gallery("class_entanglement")
+    assert found["here"] > max(found["chance"]) + 0.05
+    assert found["seeds"] > found["here"]
+    assert found["figures"] == 1
     assert "random rankings" in capsys.readouterr().out
+
+
+def test_choose_architecture(gallery, capsys):
+    found = gallery("choose_architecture")
+    assert len(found["accuracy"]) == len(found["selector"].scores_) == 6
+    assert found["P"].shape == (400, 4)
+    assert found["figures"] == 1
+    assert "rank correlation" in capsys.readouterr().out

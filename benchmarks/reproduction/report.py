@@ -29,6 +29,7 @@ ORDER = (
         for claim in ("refurbishment", "schemes", "entanglement", "architecture")
         for data in ("mnist", "cifar", "digits")
     ),
+    "infinite_refurbishment_mnist_5000",
     *(f"label_errors_{data}" for data in ("mnist", "cifar", "digits")),
 )
 
