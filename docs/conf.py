@@ -20,9 +20,9 @@ BEFORE_TRAINING = ("wrong_labels", "class_entanglement", "choose_architecture")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    # run at every build: half a minute each at most; the others train networks
+    # run at every build, ten seconds each; the others train networks for minutes
     "filename_pattern": f"({'|'.join(BEFORE_TRAINING)})\\.py$",
-    "ignore_pattern": r"pruning_study\.py$",  # what two of them share
+    "ignore_pattern": r"pruning_study\.py$",  # imported by prune_digits and prune_mnist
     "reference_url": {"sklearn_lpntk": None},
     "abort_on_example_error": True,
     "download_all_examples": False,

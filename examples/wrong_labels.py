@@ -31,7 +31,8 @@ for index, old, new, margin in refurbisher.flips_[:5]:
     print(f"sample {index:4d}: {old} -> {new}, margin {margin:.2f} (it is a {y[index]})")
 
 # %%
-# The clearest ones, and the block-diagonalisation error on the way:
+# The clearest ones, and on the way the block-diagonalisation error, which is low where labels are
+# easy to learn:
 
 FlippedLabelsDisplay.from_estimator(refurbisher, X, image_shape=(8, 8))
 ErrorPathDisplay.from_estimator(refurbisher)
@@ -43,11 +44,11 @@ changed = labels != noisy
 print(f"labels that are right   {(noisy == y).mean():.1%} before, {(labels == y).mean():.1%} after")
 print(f"wrong labels restored   {(labels == y)[wrong].mean():.1%}")
 print(f"right labels harmed     {(labels != y)[~wrong].mean():.1%}")
-print(f"changes of wrong labels {wrong[changed].mean():.1%} of {changed.sum()}")
+print(f"changes that hit wrong  {wrong[changed].mean():.1%} of {changed.sum()}")
 
 # %%
-# In front of a classifier it is one more estimator. The control is the same classifier on labels of
-# which none was wrong.
+# In front of a classifier it is one more estimator. The control is the same classifier on the right
+# labels.
 
 plain = SVC(C=10).fit(X, noisy).score(X_test, y_test)
 repaired = RefurbishedClassifier(SVC(C=10)).fit(X, noisy).score(X_test, y_test)

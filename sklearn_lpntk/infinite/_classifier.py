@@ -24,8 +24,10 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier
+        Cloned, then fitted to the repaired labels.
     refurbisher : LabelRefurbisher, default=None
-        None means ``LabelRefurbisher()``.
+        None means ``LabelRefurbisher()``; pass one to search its parameters, as
+        ``refurbisher__min_margin``.
 
     Attributes
     ----------
@@ -46,7 +48,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     In a cross-validation labels of the training folds are repaired, those of the test folds are as
-    they were given: scores on wrong labels say little.
+    they were given: scores on wrong labels say little. Sample weights are not taken.
 
     Examples
     --------
@@ -84,6 +86,11 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : RefurbishedClassifier
+
+        Raises
+        ------
+        ValueError
+            As :meth:`LabelRefurbisher.fit`, which also says what it warns of.
         """
         with unfitted_on_error(self):
             refurbisher = LabelRefurbisher() if self.refurbisher is None else self.refurbisher

@@ -101,8 +101,8 @@ def rank_biased_overlap(a, b, *, p=0.9):
     Notes
     -----
     ``RBO_ext = A_n p^n + (1 - p) / p sum_d A_d p^d``, with A_d the share of common items among
-    the first d of both [1]_. Random rankings of the same ten items score about .66 at p = .9: print
-    that beside.
+    the first d of both, and n their length [1]_. Random rankings of the same ten items score about
+    .65 at p = .9, of nine .68: compare with that.
 
     References
     ----------

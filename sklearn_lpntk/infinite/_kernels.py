@@ -53,8 +53,8 @@ class _InfiniteWidthKernel(Kernel):
         Raises
         ------
         ValueError
-            If the samples have another shape, are not finite, or if the kernel does not fit into
-            memory.
+            If a parameter or the device is not allowed, if the samples have another shape or are
+            not finite, or if the kernel does not fit into memory.
         """
         if eval_gradient and Y is not None:
             raise ValueError("The gradient is defined for Y=None only.")
@@ -83,6 +83,11 @@ class _InfiniteWidthKernel(Kernel):
         Returns
         -------
         diagonal : ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            As for the kernel of pairs.
         """
         rule, X = self._prepared(X, "X")
         self._tile_side(rule, X)  # raises where not even one pair fits into memory
@@ -90,7 +95,7 @@ class _InfiniteWidthKernel(Kernel):
             return rule.diagonal(X).cpu().numpy()
 
     def is_stationary(self):
-        """Not a function of differences of samples.
+        """Whether the kernel depends on differences of samples only: it does not.
 
         Returns
         -------
@@ -160,14 +165,14 @@ class InfiniteWidthNTK(_InfiniteWidthKernel):
         Number of nonlinearities: 1 is dense, nonlinearity, dense.
     activation : {"relu", "erf"}, default="relu"
     weight_std : float, default=sqrt(2)
-        Standard deviation of the weights times the root of their number of inputs.
+        Weights have the standard deviation ``weight_std / sqrt(n_inputs)``.
     bias_std : float, default=0
         Standard deviation of the biases.
     kind : {"ntk", "nngp"}, default="ntk"
-        The tangent kernel (training all layers), or the covariance of the outputs at initialisation
-        (training the last one).
+        The tangent kernel (NTK: training all layers), or the covariance of the outputs at
+        initialisation (NNGP: training the last one).
     dtype : {"float64", "float32"}, default="float64"
-        float32 takes half the memory and about a third of the time. Pairs of samples that are
+        float32 takes half the memory and half the time. Pairs of samples that are
         multiples of each other have a relative error of 3e-4 then, of 1e-8 in float64.
     device : str or torch.device, default=None
         Where it is computed; None is the CPU. The result is an array in main memory.
@@ -246,7 +251,8 @@ class InfiniteWidthConvNTK(_InfiniteWidthKernel):
     activation, weight_std, bias_std, kind, dtype, device
         As for :class:`InfiniteWidthNTK`.
     image_shape : tuple of int, (channels, height, width)
-        Of a sample; rows of X are such images, flat or not.
+        Of a sample; rows of X are such images, flat or not. Images without channels need an axis
+        for them: ``X[:, None]``.
     kernel_size : int, default=3
         Side of the window.
     stride : int, default=1
@@ -356,6 +362,12 @@ def infinite_ntk_kernel(X, Y=None, **params):
     Returns
     -------
     K : ndarray of shape (n_samples_X, n_samples_Y)
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the device is not allowed, if the samples have another shape or are not
+        finite, or if the kernel does not fit into memory.
 
     See Also
     --------

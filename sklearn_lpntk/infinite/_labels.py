@@ -93,6 +93,11 @@ def label_interaction_matrix(H, y, *, ridge=0.1):
         If H is no symmetric, finite and positive semidefinite matrix, or y does not fit to it or
         has one class only.
 
+    Warns
+    -----
+    UserWarning
+        If the ridge was raised.
+
     See Also
     --------
     class_entanglement : Rankings of classes by this matrix.
@@ -100,8 +105,8 @@ def label_interaction_matrix(H, y, *, ridge=0.1):
 
     Notes
     -----
-    Where H is not positive definite to rounding, the ridge is raised tenfold up to four times,
-    with a warning.
+    Where H is not positive definite to rounding, the ridge (1e-10 if it is 0) is added to itself
+    once, ten, a hundred or a thousand times, whichever is the first to do, with a warning.
 
     References
     ----------
@@ -149,7 +154,7 @@ def block_diagonalization_error(H, y, *, beta=1.0, ridge=0.1, classes=None):
     Warns
     -----
     UserWarning
-        If a class has one sample: it is left out of the first term.
+        If a class has one sample (it is left out of the first term), or if the ridge was raised.
 
     See Also
     --------
@@ -159,8 +164,9 @@ def block_diagonalization_error(H, y, *, beta=1.0, ridge=0.1, classes=None):
     -----
     ``L = 1/K sum_k Z_kk / (n_k (n_k - 1)) - beta / (K^2 - K) sum_{k != d} Z_kd / (n_k n_d)`` [1]_.
     Compare labellings of the same samples under the same kernel and number of classes only. L
-    measures how learnable labels are, not how true: all samples in one class have nearly no error,
-    and clusters found by k-means as little as the true labels.
+    measures how learnable labels are, not how true. On digits it is .0022 for the true labels,
+    .0029 for clusters found by k-means and .0098 where a fifth of the labels is wrong; all samples
+    in one class (with ``classes=``) have nearly no error.
 
     References
     ----------
@@ -216,6 +222,11 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
     Raises
     ------
     ValueError
+        As :func:`block_diagonalization_error`, or if ``ys`` is empty or a single labelling.
+
+    Warns
+    -----
+    UserWarning
         As :func:`block_diagonalization_error`.
 
     See Also
@@ -264,20 +275,27 @@ def block_diagonalization_gradient(H, y, *, beta=1.0, ridge=0.1, count_gradient=
     beta, ridge
         As in :func:`block_diagonalization_error`.
     count_gradient : bool, default=False
-        Whether the class sizes in the denominators count as functions of the labels.
+        Whether the class sizes in the denominators count as functions of the labels;
+        ``LabelRefurbisher(method="gradient")`` has them so.
 
     Returns
     -------
     G : ndarray of shape (n_samples, n_classes)
+        Columns in the order of ``np.unique(y)``.
 
     Raises
     ------
     ValueError
         As :func:`block_diagonalization_error`.
 
+    Warns
+    -----
+    UserWarning
+        As :func:`block_diagonalization_error`.
+
     See Also
     --------
-    LabelRefurbisher : Follows it, or what is better.
+    LabelRefurbisher : Repairs labels by it, or by leave-one-out margins.
     leave_one_out_scores : What a sample's own label does not enter.
 
     Notes
@@ -314,7 +332,8 @@ def leave_one_out_scores(H, y, *, ridge=0.01):
     Returns
     -------
     scores : ndarray of shape (n_samples, n_classes)
-        Predicted indicators of the classes, near 0 and 1 where it is sure.
+        Predicted indicators of the classes, near 0 and 1 where it is sure; columns in the order
+        of ``np.unique(y)``.
 
     Raises
     ------

@@ -38,22 +38,27 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     n_components : int, default=4
         Principal components of each kernel.
     components : {"leading", "trailing"}, default="leading"
-        Those of the largest eigenvalues, or of the smallest ones, as in [1]_ (noise, mostly).
+        Those of the largest eigenvalues, or of the smallest ones, as in [1]_ (mostly noise:
+        classes are not separated there).
     scoring : {"class_distance_ratio"} or callable, default="class_distance_ratio"
         ``scoring(P, y)`` of the projected samples; the largest is the best.
     max_samples : int, default=2000
-        Of more samples so many are drawn, stratified by class: eigenvectors take cubic time.
+        If there are more samples, this many are drawn, stratified by class: eigenvectors take
+        cubic time.
     random_state : int, RandomState instance or None, default=None
         For that draw.
 
     Attributes
     ----------
     scores_ : ndarray of shape (n_kernels,)
+        In the order of ``kernels``.
     best_index_ : int
         The largest score; the first one of equals.
     best_kernel_ : callable
+        A clone of the one given.
     results_ : dict of ndarray
-        ``name, score``, ``explained_variance_ratio`` (of the components together) and ``seconds``;
+        ``name, score``, ``explained_variance_ratio`` (of the components together) and ``seconds``
+        (on the clock, of the kernel, its components and the score);
         ``pandas.DataFrame(results_)`` is a table of it.
     n_features_in_ : int
         Number of features seen in `fit`.
@@ -130,8 +135,9 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         ------
         ValueError
             If ``kernels`` is empty or holds anything but pairs of unique names and callables, if
-            there are fewer samples than components, if y has one class, or if a kernel returns no
-            Gram matrix or has no variance in its components.
+            there are no more samples than components, if ``max_samples`` is less than two for each
+            class, if y has one class, if a kernel returns no Gram matrix or has no variance in its
+            components, or if a score is no number.
         """
         with unfitted_on_error(self):
             named = self._named_kernels()

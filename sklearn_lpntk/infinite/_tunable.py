@@ -19,8 +19,9 @@ class TunableNTK(Kernel):
     kernel : InfiniteWidthNTK or InfiniteWidthConvNTK, default=None
         None means ``InfiniteWidthNTK(bias_std=0.1)``.
     weight_std_bounds : pair of floats or "fixed", default=(0.1, 10)
+        Of the scale itself, not of its logarithm; "fixed" leaves it as it is in ``kernel``.
     bias_std_bounds : pair of floats or "fixed", default=(1e-3, 10)
-        A ``bias_std`` of 0 is fixed in any case: it has no logarithm.
+        The same; a ``bias_std`` of 0 is fixed in any case: it has no logarithm.
 
     See Also
     --------
@@ -144,6 +145,12 @@ class TunableNTK(Kernel):
         K : ndarray of shape (n_samples_X, n_samples_Y)
         gradient : ndarray of shape (n_samples_X, n_samples_X, n_dims)
             With ``eval_gradient=True``.
+
+        Raises
+        ------
+        ValueError
+            For a gradient with Y, for another kind of kernel, for bounds that are none, or as the
+            kernel.
         """
         if not eval_gradient:
             return self._inner(X, Y)
@@ -175,7 +182,7 @@ class TunableNTK(Kernel):
         return self._inner.diag(X)
 
     def is_stationary(self):
-        """Not a function of differences of samples.
+        """Whether the kernel depends on differences of samples only: it does not.
 
         Returns
         -------

@@ -67,6 +67,11 @@ class LabelInteractionDisplay:
         Returns
         -------
         display : LabelInteractionDisplay
+
+        Raises
+        ------
+        ValueError
+            As :func:`~sklearn_lpntk.infinite.label_interaction_matrix`.
         """
         estimator = getattr(estimator, "refurbisher_", estimator)
         kernel = estimator
@@ -85,6 +90,7 @@ class LabelInteractionDisplay:
         ----------
         Z : array-like of shape (n_classes, n_classes)
         classes : array-like of shape (n_classes,), default=None
+            Names at the axes; None means 0, 1 and so on.
         ax : matplotlib Axes, default=None
         **imshow_kw
             As for `plot`.
@@ -92,6 +98,11 @@ class LabelInteractionDisplay:
         Returns
         -------
         display : LabelInteractionDisplay
+
+        Raises
+        ------
+        ValueError
+            If Z is not square with a positive diagonal, or ``classes`` does not fit to it.
         """
         Z = np.asarray(Z, dtype=float)
         is_square = Z.ndim == 2 and Z.shape[0] == Z.shape[1] >= 2
@@ -111,7 +122,7 @@ class LabelInteractionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None.
+            A new one if None.
         **imshow_kw
             For matplotlib's ``imshow``.
 

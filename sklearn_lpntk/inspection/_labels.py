@@ -49,7 +49,7 @@ class FlippedLabelsDisplay:
     def from_estimator(
         cls, estimator, X, *, n_images=16, image_shape=None, n_columns=8, ax=None, **imshow_kw
     ):
-        """The clearest flips of a fitted refurbisher, the first ones first.
+        """The flips of a fitted refurbisher with the largest margins.
 
         Parameters
         ----------
@@ -57,10 +57,14 @@ class FlippedLabelsDisplay:
         X : array of shape (n_samples, ...)
             What it was fitted to: images, or rows with ``image_shape``.
         n_images : int, default=16
-            Or fewer.
+            The most images that are drawn.
         image_shape : tuple of int, default=None
+            Of one image, (height, width), (height, width, 3) or (channels, height, width), where X
+            has flat rows.
         n_columns : int, default=8
+            Images side by side.
         ax : matplotlib Axes or array of them, default=None
+            New ones if None.
         **imshow_kw
             As for `plot`.
 
@@ -70,13 +74,16 @@ class FlippedLabelsDisplay:
 
         Raises
         ------
+        NotFittedError
+            If the estimator is not fitted.
         ValueError
             If no label was flipped, or as `from_predictions`.
         """
         estimator = getattr(estimator, "refurbisher_", estimator)
         check_is_fitted(estimator, "flips_")
         _at_least_one(n_images, "n_images")
-        flips = estimator.flips_[:n_images]
+        clearest = np.argsort(-estimator.flips_["margin"], kind="stable")[:n_images]
+        flips = estimator.flips_[clearest]
         return cls.from_predictions(
             X, flips, image_shape=image_shape, n_columns=n_columns, ax=ax, **imshow_kw
         )
@@ -90,10 +97,14 @@ class FlippedLabelsDisplay:
         X : array of shape (n_samples, ...)
             Images, or rows with ``image_shape``.
         flips : structured array of shape (n_images,)
-            With ``index, old, new, margin``, as ``LabelRefurbisher.flips_``.
+            With ``index, old, new, margin``, as ``LabelRefurbisher.flips_``; drawn in this order.
         image_shape : tuple of int, default=None
+            Of one image, (height, width), (height, width, 3) or (channels, height, width), where X
+            has flat rows.
         n_columns : int, default=8
+            Images side by side.
         ax : matplotlib Axes or array of them, default=None
+            New ones if None.
         **imshow_kw
             As for `plot`.
 
@@ -205,6 +216,11 @@ class ErrorPathDisplay:
         Returns
         -------
         display : ErrorPathDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
         """
         estimator = getattr(estimator, "refurbisher_", estimator)
         check_is_fitted(estimator, "error_path_")
@@ -217,6 +233,7 @@ class ErrorPathDisplay:
         Parameters
         ----------
         error_path : array-like of shape (n_changes + 1,)
+            As ``LabelRefurbisher.error_path_``.
         ax : matplotlib Axes, default=None
         **line_kw
             As for `plot`.
@@ -224,6 +241,11 @@ class ErrorPathDisplay:
         Returns
         -------
         display : ErrorPathDisplay
+
+        Raises
+        ------
+        ValueError
+            If it has another shape.
         """
         return cls(error_path=vector(error_path, "error_path")).plot(ax, **line_kw)
 
@@ -233,7 +255,7 @@ class ErrorPathDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            New ones if None.
+            A new one if None.
         **line_kw
             For matplotlib's ``plot``.
 
