@@ -30,7 +30,8 @@ def unfitted_on_error(estimator):
 
 
 def _forget(estimator):
-    for name in [n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")]:
+    found = [n for n in vars(estimator) if n.endswith("_") or n == "_n_features_out"]
+    for name in found:
         delattr(estimator, name)
 
 

@@ -90,18 +90,30 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            As :meth:`LabelRefurbisher.fit`, which also says what it warns of.
+            If one of estimator and refurbisher takes a Gram matrix and the other samples, or as
+            :meth:`LabelRefurbisher.fit`, which also says what it warns of.
         """
         with unfitted_on_error(self):
             refurbisher = LabelRefurbisher() if self.refurbisher is None else self.refurbisher
+            self._check_pairwise(refurbisher)
             self.refurbisher_ = clone(refurbisher)
             labels = self.refurbisher_.fit_refurbish(X, y)
             self.estimator_ = clone(self.estimator).fit(X, labels)
-            self.classes_ = self.estimator_.classes_
+            self.classes_ = getattr(self.estimator_, "classes_", self.refurbisher_.classes_)
             self.n_features_in_ = self.refurbisher_.n_features_in_
             if hasattr(self.refurbisher_, "feature_names_in_"):
                 self.feature_names_in_ = self.refurbisher_.feature_names_in_
         return self
+
+    def _check_pairwise(self, refurbisher):
+        """X is a Gram matrix for both, or samples for both."""
+        of_matrix = [get_tags(e).input_tags.pairwise for e in (self.estimator, refurbisher)]
+        if of_matrix[0] != of_matrix[1]:
+            names = ["a Gram matrix" if pairwise else "samples" for pairwise in of_matrix]
+            raise ValueError(
+                f"estimator takes X as {names[0]} and refurbisher as {names[1]}; for a Gram matrix "
+                'set kernel="precomputed" in both.'
+            )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -122,7 +134,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.predict(X)
 
-    def score(self, X, y):
+    def score(self, X, y, sample_weight=None):
         """The fitted classifier's score: mean accuracy, for most.
 
         Parameters
@@ -130,13 +142,16 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
             Right labels, one hopes: they are not repaired.
+        sample_weight : array-like of shape (n_samples,), default=None
+            For the classifier's score.
 
         Returns
         -------
         score : float
         """
         check_is_fitted(self)
-        return self.estimator_.score(X, y)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self.estimator_.score(X, y, **weights)
 
     @available_if(_has("predict_proba"))
     def predict_proba(self, X):

@@ -165,13 +165,13 @@ def class_distance_ratio(P, y):
     _, columns = checked_labels(y, len(P))
     totals, counts = np.zeros(2), np.zeros(2)
     start = 0
-    for block in pairwise_distances_chunked(P):
+    for block in pairwise_distances_chunked(P, metric="minkowski"):  # without cancellation
         is_same = columns[start : start + len(block), None] == columns
         totals += block[~is_same].sum(), block[is_same].sum()
         counts += (~is_same).sum(), is_same.sum() - len(block)
         start += len(block)
     if counts[1] == 0:
         raise ValueError("No class of y has two samples, so there is no distance within classes.")
-    if totals[1] == 0:
+    if totals[1] / counts[1] <= 1e-10 * totals[0] / counts[0]:  # equal but for rounding
         raise ValueError("All samples of each class are equal: the ratio is undefined.")
     return float(totals[0] / counts[0] / (totals[1] / counts[1]))

@@ -1,5 +1,6 @@
 """Checked Gram matrices and labels, and the regularised inverse of a Gram matrix."""
 
+import sys
 import warnings
 from numbers import Real
 
@@ -12,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from .._memory import available
 
-N_JITTERS = 4  # times that the ridge is raised, each time tenfold, where H is not quite PSD
+JITTERS = (0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4)  # added to the ridge where H is PSD but for rounding
 BLOCK = 256  # rows that are compared with, or copied from, the other triangle at once
 
 
@@ -24,7 +25,7 @@ def checked_gram(H):
     ValueError
         If it is anything else, or if its copy in double precision does not fit into memory.
     """
-    if getattr(H, "dtype", None) != np.float64:
+    if getattr(H, "dtype", None) != np.float64 and np.ndim(H) == 2:
         _require_memory(len(H), "Converting")
     H = check_array(H, dtype=np.float64, input_name="H", ensure_min_samples=2)
     if H.shape[0] != H.shape[1]:
@@ -32,14 +33,37 @@ def checked_gram(H):
             f"H must be a Gram matrix of shape (n_samples, n_samples); got {H.shape}. To pass "
             "samples, evaluate a kernel first: H = InfiniteWidthNTK()(X)."
         )
-    asymmetry = max(np.abs(H[r, c] - H[c, r].T).max() for r, c in _blocks_below(len(H)))
-    largest = max(H.max(), -H.min())
-    if asymmetry > 1e-4 * largest:
-        raise ValueError(
-            f"H must be symmetric; H and its transpose differ by up to {asymmetry:.3g}, where the "
-            f"largest entry is {largest:.3g}."
-        )
-    return H
+    return _symmetric(H)
+
+
+def _symmetric(H):
+    """H, or where it is asymmetric by rounding the mean of it and its transpose."""
+    norms = np.sqrt(np.abs(np.diag(H)))
+    norms = np.maximum(norms, 1e-6 * norms.max())
+    is_exact = True
+    for r, c in _blocks_below(len(H)):
+        difference = np.abs(H[r, c] - H[c, r].T)
+        if not difference.any():
+            continue
+        is_exact = False
+        i, j = np.unravel_index((difference / norms[r, None] / norms[c]).argmax(), difference.shape)
+        i, j = r.start + i, c.start + j
+        if abs(H[i, j] - H[j, i]) > 1e-4 * norms[i] * norms[j]:
+            raise ValueError(
+                f"H must be symmetric; H[{i}, {j}] is {H[i, j]:.5g} and H[{j}, {i}] is "
+                f"{H[j, i]:.5g}, where the diagonal has {H[i, i]:.3g} and {H[j, j]:.3g}."
+            )
+    if is_exact:
+        return H
+    _require_memory(len(H), "Symmetrising")
+    return (H + H.T) / 2
+
+
+def gram_of(kernel, X):
+    """The checked Gram matrix of samples under a callable kernel."""
+    if isinstance(kernel, type):
+        raise ValueError(f"kernel is the class {kernel.__name__}; pass an instance of it.")
+    return checked_gram(kernel(X))
 
 
 def _blocks_below(n):
@@ -64,10 +88,7 @@ def checked_labels(y, n_samples, classes=None):
         Sorted.
     columns : ndarray of shape (n_samples,)
     """
-    y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f":
-        assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
+    y = column_of_labels(y)
     if len(y) != n_samples:
         raise ValueError(f"y has {len(y)} labels, and H is of {n_samples} samples.")
     given = np.unique(y)
@@ -80,6 +101,28 @@ def checked_labels(y, n_samples, classes=None):
             f"y has one class only ({classes[0]}); labels can be compared with two classes or more."
         )
     return classes, np.searchsorted(classes, y)
+
+
+def column_of_labels(y):
+    """Labels of classes as an array of one dimension, none of them missing."""
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f":
+        assert_all_finite(y, input_name="y")
+    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
+        raise ValueError("y has missing values.")
+    check_classification_targets(y)
+    return y
+
+
+def warn(message):
+    """Warn at the caller's line, outside of this library and of scikit-learn."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].split(".")[0] in (
+        "sklearn_lpntk",
+        "sklearn",
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def one_hot(columns, n_classes):
@@ -119,7 +162,7 @@ class Factor:
         if not scale > 0:
             raise ValueError(f"The mean of the diagonal of H is {scale:.3g}; it must be positive.")
         A = np.empty_like(H, order="F")
-        for jitter in [0, *(ridge_floor(ridge) * 10**k for k in range(N_JITTERS))]:
+        for jitter in JITTERS:
             self.ridge = ridge + jitter
             np.copyto(A, H.T)
             A.flat[:: len(H) + 1] += self.ridge * scale
@@ -129,14 +172,11 @@ class Factor:
         else:
             raise ValueError(
                 f"H is not positive semidefinite: its Cholesky factorisation fails with ridge="
-                f"{ridge:g} and up to {self.ridge:.3g} of the mean of its diagonal. Is it a Gram "
-                "matrix of a kernel?"
+                f"{ridge:g} and up to {self.ridge:.3g} of the mean of its diagonal. It is no Gram "
+                "matrix of a kernel, or one of too little precision: then raise ridge."
             )
         if jitter:
-            warnings.warn(
-                f"H is not positive definite with ridge={ridge:g}; {self.ridge:.3g} was taken.",
-                stacklevel=3,
-            )
+            warn(f"H is not positive definite with ridge={ridge:g}; {self.ridge:.3g} was taken.")
 
     def solve(self, Y):
         """M Y, with M the inverse."""
@@ -151,11 +191,6 @@ class Factor:
             block = M[r, c] if r != c else np.tril(M[r, c]) + np.tril(M[r, c], -1).T
             M[c, r] = block.T
         return M
-
-
-def ridge_floor(ridge):
-    """The first jitter that is added."""
-    return max(ridge, 1e-10)
 
 
 def _require_memory(n, what):

@@ -71,6 +71,11 @@ class _InfiniteWidthKernel(Kernel):
         K = torch.empty(shape, dtype=X1.dtype)
         with torch.no_grad():
             gram(rule, X1, X2, self._tile_side(rule, X1), K)
+        if not all(end.isfinite() for end in torch.aminmax(K)):
+            raise ValueError(
+                f"The kernel overflows in {self.dtype}: samples have values up to "
+                f"{X1.abs().max():.3g}. Scale them down."
+            )
         return (K.numpy(), np.empty((*shape, 0))) if eval_gradient else K.numpy()
 
     def diag(self, X):
@@ -114,7 +119,11 @@ class _InfiniteWidthKernel(Kernel):
         if isinstance(X, torch.Tensor):
             X = X.detach().to("cpu", getattr(torch, self.dtype)).numpy()
         X = check_array(X, dtype=self.dtype, allow_nd=True, input_name=name)
-        X = self._shaped(X if X.flags.writeable else X.copy(), name)  # torch warns of others
+        if 0 in X.shape[1:]:
+            raise ValueError(f"{name} has samples of shape {X.shape[1:]}, without any feature.")
+        if not X.flags.writeable or min(X.strides) < 0:
+            X = X.copy()  # torch warns of the first and refuses the second
+        X = self._shaped(X, name)
         try:
             return self._rule(), torch.as_tensor(X, device=self.device)
         except (RuntimeError, AssertionError, TypeError) as error:
@@ -172,12 +181,13 @@ class InfiniteWidthNTK(_InfiniteWidthKernel):
         The tangent kernel (NTK: training all layers), or the covariance of the outputs at
         initialisation (NNGP: training the last one).
     dtype : {"float64", "float32"}, default="float64"
-        float32 takes half the memory and half the time. Pairs of samples that are
-        multiples of each other have a relative error of 3e-4 then, of 1e-8 in float64.
+        float32 takes half the memory and half the time. Pairs of samples that are nearly
+        multiples of each other have a relative error of 1e-3 then, of 1e-8 in float64.
     device : str or torch.device, default=None
         Where it is computed; None is the CPU. The result is an array in main memory.
     block_size : int, default=512
-        Samples on a side of a tile; a tile should fit into the cache of a processor.
+        Samples on a side of a tile, which should fit into the cache of a processor; on a GPU take
+        thousands.
 
     See Also
     --------

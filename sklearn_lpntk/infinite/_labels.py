@@ -1,12 +1,19 @@
 """What the inverse of a Gram matrix says about labels: Z = Y' M Y and its error."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
-from ._gram import Factor, checked_gram, checked_labels, checked_number, one_hot
+from ._gram import (
+    Factor,
+    checked_gram,
+    checked_labels,
+    checked_number,
+    column_of_labels,
+    one_hot,
+    warn,
+)
 
 
 def interactions(R, columns, counts):
@@ -50,10 +57,9 @@ def warn_of_single(counts, classes):
     """Say which classes are left out of the first term."""
     single = classes[counts == 1]
     if len(single):
-        warnings.warn(
+        warn(
             f"The classes {single.tolist()} have one sample; they are left out of the "
-            "within-class term, which needs two.",
-            stacklevel=3,
+            "within-class term, which needs two."
         )
 
 
@@ -105,8 +111,7 @@ def label_interaction_matrix(H, y, *, ridge=0.1):
 
     Notes
     -----
-    Where H is not positive definite to rounding, the ridge (1e-10 if it is 0) is added to itself
-    once, ten, a hundred or a thousand times, whichever is the first to do, with a warning.
+    Where H is not positive definite by rounding, up to 1e-4 is added to the ridge, with a warning.
 
     References
     ----------
@@ -247,12 +252,13 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
     H = checked_gram(H)
     checked_number(ridge, "ridge", at_least=0)
     checked_number(beta, "beta", at_least=0)
-    if len(ys) == 0:
+    ys = list(ys)
+    if not ys:
         raise ValueError("ys is empty; give one labelling or more.")
     if any(np.ndim(y) == 0 for y in ys):
         raise ValueError("ys must be a sequence of labellings; got one labelling. Pass [y].")
     if classes is None:
-        classes = np.unique(np.concatenate([np.unique(y) for y in ys]))
+        classes = np.unique(np.concatenate([np.unique(column_of_labels(y)) for y in ys]))
     factor, errors = None, []
     for y in ys:
         classes, columns = checked_labels(y, len(H), classes)
@@ -261,7 +267,9 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
         factor = factor or Factor(H, ridge)
         R = factor.solve(one_hot(columns, len(classes)))
         errors.append(error_of(interactions(R, columns, counts), counts, beta))
-    return LabelSchemes(np.array(errors), rankdata(errors, method="min").astype(int))
+    errors = np.array(errors)
+    rounded = (errors / (np.abs(errors).max() or 1)).round(12)  # the same partition, other names
+    return LabelSchemes(errors, rankdata(rounded, method="min").astype(int))
 
 
 def block_diagonalization_gradient(H, y, *, beta=1.0, ridge=0.1, count_gradient=False):

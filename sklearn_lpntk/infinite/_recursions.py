@@ -57,7 +57,7 @@ class Dense:
 
     def size_of_pair(self, X):
         """Numbers that are alive at once for each pair of samples of a tile (measured)."""
-        return 10
+        return 11
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Convolutional(Dense):
         n_axes = 2 if self.pooled else 1
         # one direction at a time has the zeros around it
         growth = (1 + (self.kernel_size - 1) / min(height, width)) ** n_axes
-        return int((height * width) ** n_axes * max(11, 6 + 2 * growth))
+        return int((height * width) ** n_axes * max(12, 6 + 2 * growth))
 
 
 def _equal_positions(moment):

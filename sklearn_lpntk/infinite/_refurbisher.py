@@ -1,6 +1,5 @@
 """LabelRefurbisher: the shell; the loop is in ``_flips``."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,7 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from .._fitting import unfitted_on_error
 from ._flips import Labelling, flips_of, revisions_of
-from ._gram import Factor, checked_gram, checked_labels
+from ._gram import Factor, checked_gram, checked_labels, gram_of, warn
 from ._kernels import InfiniteWidthNTK
 from ._labels import error_of, warn_of_single
 
@@ -171,7 +170,7 @@ class LabelRefurbisher(BaseEstimator):
         """
         with unfitted_on_error(self):
             X, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-            H = checked_gram(self._gram_of(X))
+            H = self._gram_of(X)
             self.classes_, columns = checked_labels(y, len(H))
             ridge = RIDGES[self.method] if self.ridge is None else self.ridge
             labelling = Labelling(Factor(H, ridge).inverse(), columns, len(self.classes_))
@@ -181,20 +180,19 @@ class LabelRefurbisher(BaseEstimator):
         return self
 
     def _gram_of(self, X):
-        if self.kernel == "precomputed":
-            return X
-        return (InfiniteWidthNTK() if self.kernel is None else self.kernel)(X)
+        if isinstance(self.kernel, str):
+            return checked_gram(X)
+        return gram_of(InfiniteWidthNTK() if self.kernel is None else self.kernel, X)
 
     def _warn_of_low_agreement(self, labelling):
         agrees = labelling.leave_one_out.argmax(axis=1) == labelling.columns
         self.loo_accuracy_ = float(agrees.mean())
         if self.loo_accuracy_ < LOW_AGREEMENT:
-            warnings.warn(
+            warn(
                 f"Leave-one-out prediction by this kernel agrees with {self.loo_accuracy_:.0%} of "
                 "the given labels. Either most labels are wrong, or the kernel can't learn the "
                 "task, and then repairing does harm; compare another kernel, or look at flips_ "
-                "before using labels_.",
-                stacklevel=3,
+                "before using labels_."
             )
 
     def _flip(self, labelling, dtype):

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._fitting import unfitted_on_error
 from ._entanglement import class_distance_ratio
-from ._gram import checked_gram, checked_labels
+from ._gram import checked_labels, gram_of
 
 SCORINGS = {"class_distance_ratio": class_distance_ratio}
 
@@ -166,8 +166,9 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         try:
             components = _Components(kernel, X, self.n_components, self.components)
             score = scoring(components.of_fit(), y)
-        except ValueError as error:
-            raise ValueError(f"The kernel {name!r} can't be scored: {error}") from error
+        except (ValueError, TypeError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"The kernel {name!r} can't be scored: {error}") from error
         if not isinstance(score, Real) or np.isnan(score):
             raise ValueError(
                 f"The score of the kernel {name!r} must be a number; scoring={scoring!r} "
@@ -182,16 +183,18 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.results_["name"] = self.results_["name"].astype(object)
         self.scores_ = self.results_["score"]
         self.best_index_ = int(np.argmax(self.scores_))
-        self.best_kernel_ = named[self.best_index_][1]
-        self._best = found[self.best_index_]
+        self.best_kernel_ = clone(named[self.best_index_][1], safe=False)
+        self._best_ = found[self.best_index_]
         self._n_features_out = self.n_components
 
     def _named_kernels(self):
         pairs = list(self.kernels)
-        are_pairs = all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs)
+        are_pairs = all(
+            isinstance(p, tuple | list) and len(p) == 2 and isinstance(p[0], str) for p in pairs
+        )
         if not pairs or not are_pairs or not all(callable(k) for _, k in pairs):
             raise ValueError(
-                "kernels must be a list of one or more pairs (name, kernel), each kernel a "
+                "kernels must be a list of one or more pairs (name, kernel), a string and a "
                 f"callable as InfiniteWidthNTK(); got {self.kernels!r:.100}."
             )
         names = [name for name, _ in pairs]
@@ -212,7 +215,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=None, allow_nd=True, reset=False)
-        return self._best.transform(X)
+        return self._best_.transform(X)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "best_index_")
@@ -225,7 +228,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
 
 def _drawn(columns, n, rng):
-    """Rows of a draw in which every class has its share, in order."""
+    """Rows of a draw in which every class has its share, and two at least, in order."""
     if len(columns) <= n:
         return np.arange(len(columns))
     order = rng.permutation(len(columns))
@@ -233,6 +236,7 @@ def _drawn(columns, n, rng):
     for c in np.unique(columns):
         mine = order[columns[order] == c]
         within[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        within[mine[:2]] = -1
     return np.sort(order[np.argsort(within[order], kind="stable")[:n]])
 
 
@@ -241,7 +245,7 @@ class _Components:
 
     def __init__(self, kernel, X, n_components, which):
         self.kernel, self.X = kernel, X
-        H = checked_gram(kernel(X))
+        H = gram_of(kernel, X)
         self.centerer = KernelCenterer().fit(H)
         largest = np.abs(H).max()
         H = self.centerer.transform(H)

@@ -7,7 +7,7 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from ._kernels import InfiniteWidthConvNTK, InfiniteWidthNTK
 
 SCALES = ("weight_std", "bias_std")
-STEP = 5e-3  # of log scales, per layer: large, as duplicates have a rounding error of 1e-8
+STEP = 5e-3  # of log scales, per layer: large, as near samples have a rounding error of 1e-8
 STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}  # central difference of order four
 
 
@@ -31,9 +31,10 @@ class TunableNTK(Kernel):
     -----
     ``theta`` holds the logarithms of the scales that are not fixed, weights first. Gradients are
     central differences of order four in double precision, with a relative error of about 1e-8;
-    of samples that are multiples of each other, where the kernel is ill-conditioned, 1e-5. A ReLU
+    of pairs that are nearly parallel, as all are in deep networks with biases, 1e-5. A ReLU
     network without biases has a kernel proportional to ``weight_std**(2 * (depth + 1))``: there
-    the scale is the only thing that is fitted.
+    the scale is the only thing that is fitted. Kernels in float32 are too coarse for a process
+    with little noise.
 
     Examples
     --------
@@ -125,10 +126,14 @@ class TunableNTK(Kernel):
         -------
         self : TunableNTK
         """
-        self.kernel = params.pop("kernel", self.kernel)
-        if any(name.startswith("kernel__") for name in params):
-            self.kernel = self._inner
-        return super().set_params(**params)
+        before, self.kernel = self.kernel, params.pop("kernel", self.kernel)
+        try:
+            if any(name.startswith("kernel__") for name in params):
+                self.kernel = self._inner
+            return super().set_params(**params)
+        except Exception:
+            self.kernel = before
+            raise
 
     def __call__(self, X, Y=None, eval_gradient=False):
         """The kernel, and its gradient by ``theta``.
@@ -191,7 +196,7 @@ class TunableNTK(Kernel):
         return False
 
     def __repr__(self):
-        return f"{type(self).__name__}({self._inner!r})"
+        return f"{type(self).__name__}({self.kernel!r})"
 
 
 def _check_bounds(bounds, name):

@@ -106,10 +106,11 @@ class LabelInteractionDisplay:
         """
         Z = np.asarray(Z, dtype=float)
         is_square = Z.ndim == 2 and Z.shape[0] == Z.shape[1] >= 2
-        if not is_square or not (np.diag(Z) > 0).all():
+        if not is_square or not np.isfinite(Z).all() or not (np.diag(Z) > 0).all():
             raise ValueError(
-                "Z must be square, of two classes or more, with a positive diagonal; got shape "
-                f"{Z.shape}. It is the first result of label_interaction_matrix."
+                "Z must be square, of two classes or more, finite and with a positive diagonal; "
+                f"got shape {Z.shape}, diagonal {np.diag(Z) if is_square else None}. It is the "
+                "first result of label_interaction_matrix."
             )
         classes = np.arange(len(Z)) if classes is None else np.asarray(classes)
         if classes.shape != (len(Z),):

@@ -128,7 +128,7 @@ class FlippedLabelsDisplay:
         if not len(flips):
             raise ValueError("No label was flipped, so there is no image to draw.")
         X = np.asarray(X)
-        if flips["index"].max() >= len(X):
+        if not (flips["index"].min() >= 0 and flips["index"].max() < len(X)):
             raise ValueError(
                 f"flips has the sample {flips['index'].max()}, and X has {len(X)}; pass the X that "
                 "the refurbisher was fitted to."

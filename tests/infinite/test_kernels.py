@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import KernelPCA
-from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.svm import SVC
@@ -156,7 +156,29 @@ def test_devices_that_are_not_there():
             InfiniteWidthNTK(device=device)(X)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e3, 3e3])
+def test_reversed_and_mirrored_arrays():
+    kernel = InfiniteWidthConvNTK(1, image_shape=(2, 4, 3))
+    images = X.reshape(-1, 2, 4, 3)
+    assert_allclose(kernel(images[::-1])[::-1, ::-1], kernel(X))
+    assert_allclose(kernel(images[..., ::-1]), kernel(images[..., ::-1].copy()))
+    dense = InfiniteWidthNTK()
+    assert_allclose(dense(X[:, ::-1], X[::-1]), dense(X[:, ::-1].copy(), X[::-1].copy()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", [InfiniteWidthNTK(5, bias_std=0.1), InfiniteWidthNTK(2, "erf")])
+def test_duplicates_are_as_their_diagonal(kernel, dtype):
+    """Off the diagonal too, where formulas alone are off by the root of rounding."""
+    rows = np.random.default_rng(0).normal(size=(6, 300))
+    kernel = clone(kernel).set_params(dtype=dtype)
+    for scale in (1.0, 1e4, 1e8):
+        duplicates = np.diag(kernel(scale * rows, scale * rows.copy()))
+        tolerance = {"float32": 3e-3, "float64": 1e-7}[dtype]
+        tolerance *= 1e-3 if kernel.activation == "relu" else 1
+        assert_allclose(duplicates, kernel.diag(scale * rows), rtol=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e10])
 def test_erf_of_duplicates_at_large_scales(scale):
     rows = np.random.default_rng(0).normal(size=(4, 10)) * scale
     rows[1] = rows[0]
@@ -305,7 +327,7 @@ class TestTunable:
         kernel = TunableNTK(InfiniteWidthNTK(depth, weight_std=1.5))
         K, gradient = kernel(X, eval_gradient=True)
         wanted, multiples = 2 * (depth + 1) * K, np.ix_([6, 7, 8], [6, 7, 8])
-        assert_allclose(gradient[multiples][..., 0], wanted[multiples], rtol=1e-4, atol=1e-3)
+        assert_allclose(gradient[multiples][..., 0], wanted[multiples], rtol=1e-6, atol=1e-12)
         gradient[multiples] = wanted[multiples][..., None]
         assert_allclose(gradient[..., 0], wanted, rtol=1e-7)
 
@@ -339,6 +361,29 @@ class TestTunable:
         assert kernel.n_dims == 1
         given = InfiniteWidthNTK(7)
         assert TunableNTK().set_params(kernel=given, kernel__bias_std=0.2).kernel is given
+
+    def test_names_that_are_none_change_nothing(self):
+        kernel = TunableNTK()
+        with pytest.raises(ValueError, match="Invalid parameter foo"):
+            kernel.set_params(kernel__foo=3)
+        assert kernel.kernel is None
+        assert repr(TunableNTK(RBF())) == "TunableNTK(RBF(length_scale=1))"
+
+    @pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
+    def test_a_process_on_repeated_measurements(self):
+        rng = np.random.default_rng(0)
+        rows = np.tile(rng.normal(size=(30, 4)), (2, 1))
+        y = np.sin(2 * rows[:, 0]) + rows[:, 1] / 2 + 0.1 * rng.normal(size=60)
+        for depth in (5, 10):
+            kernel = TunableNTK(InfiniteWidthNTK(depth, bias_std=0.1))
+            process = GaussianProcessRegressor(kernel, alpha=1e-2).fit(rows, y)
+            start = process.kernel_.theta + 0.1
+            slope = process.log_marginal_likelihood(start, eval_gradient=True)[1]
+            for k in range(2):
+                ends = [
+                    process.log_marginal_likelihood(start + s * np.eye(2)[k]) for s in (1e-4, -1e-4)
+                ]
+                assert_allclose(slope[k], (ends[0] - ends[1]) / 2e-4, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("bounds", ["free", (1.0, 0.1), (0, 1), (1,), None, 3, (1, np.inf)])
     def test_bounds(self, bounds):
@@ -380,6 +425,14 @@ class TestErrors:
             infinite_ntk_kernel(images, image_shape=(2, 4, 3)),
             infinite_ntk_kernel(X, image_shape=(2, 4, 3)),
         )
+
+    def test_overflow(self):
+        with pytest.raises(ValueError, match="overflows in float64: samples have values up to"):
+            infinite_ntk_kernel(X * 1e200)
+
+    def test_no_features(self):
+        with pytest.raises(ValueError, match=r"shape \(0, 2\), without any feature"):
+            infinite_ntk_kernel(np.zeros((3, 0, 2)))
 
     def test_samples_of_another_length(self):
         with pytest.raises(ValueError, match=r"X has samples of shape \(24,\) and Y of \(5,\)"):

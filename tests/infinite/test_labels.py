@@ -117,6 +117,12 @@ class TestSchemes:
         noisy = np.where(np.arange(N) % 4 == 0, (Y + 1) % K, Y)
         assert compare_label_schemes(H, [noisy, Y, Y]).ranks.tolist() == [1, 2, 2]
 
+    def test_the_same_partition_by_other_names(self):
+        schemes = compare_label_schemes(H, [Y, (Y + 1) % K, (Y + 3) % K, K - 1 - Y])
+        assert schemes.ranks.tolist() == [1, 1, 1, 1]
+        again = compare_label_schemes(H, (y for y in [Y, (Y + 1) % K]))
+        assert_allclose(again.errors, schemes.errors[:2])
+
     def test_one_labelling_that_is_no_sequence_of_them(self):
         with pytest.raises(ValueError, match=r"got one labelling. Pass \[y\]"):
             compare_label_schemes(H, Y)
@@ -142,8 +148,35 @@ def test_asymmetry_is_seen_wherever_it_is():
     for place in ((0, 1), (1, 599), (300, 20), (599, 598)):
         crooked = A.copy()
         crooked[place] = 0.01
-        with pytest.raises(ValueError, match=r"differ by up to 0\.01"):
+        with pytest.raises(ValueError, match=rf"H\[{place[0]}, {place[1]}\] is 0\.01"):
             gram_module.checked_gram(crooked)
+
+
+def test_asymmetry_is_measured_by_the_diagonal():
+    """A large sample hides nothing of small ones, and rounding is averaged out."""
+    A = H.copy()
+    A[0] *= 1e6
+    A[:, 0] *= 1e6
+    A[3, 4] *= 1.01
+    with pytest.raises(ValueError, match="H must be symmetric"):
+        gram_module.checked_gram(A)
+    coarse = H * (1 + 1e-6 * RNG.normal(size=H.shape))
+    Z, _ = label_interaction_matrix(coarse, Y)
+    assert_allclose(Z, label_interaction_matrix(coarse.T, Y)[0], rtol=1e-12)
+
+
+def test_indefinite_matrices_are_refused_and_rounding_is_not():
+    B = RNG.normal(size=(60, 60))
+    labels = np.arange(60) % 3
+    with pytest.raises(ValueError, match="not positive semidefinite"):
+        leave_one_out_scores(B + B.T + 2 * np.eye(60), labels)
+    P = RNG.normal(size=(60, 3))
+    with pytest.raises(ValueError, match="not positive semidefinite"):
+        label_interaction_matrix(1 + np.linalg.norm(P[:, None] - P, axis=2), labels)
+    A = RNG.normal(size=(800, 50)).astype(np.float32)
+    with pytest.warns(UserWarning, match="not positive definite with ridge=0") as caught:
+        leave_one_out_scores(A @ A.T, np.arange(800) % 2, ridge=0)
+    assert caught[0].filename == __file__
 
 
 class TestEntanglement:
@@ -217,6 +250,16 @@ class TestDistanceRatio:
         intra = [np.linalg.norm(P[i] - P[j]) for i, j in pairs if Y[i] == Y[j]]
         assert class_distance_ratio(P, Y) == pytest.approx(np.mean(inter) / np.mean(intra))
 
+    def test_far_from_the_origin(self):
+        P = RNG.normal(size=(N, 3))
+        ratio = class_distance_ratio(P, Y)
+        assert class_distance_ratio(P + 1e8, Y) == pytest.approx(ratio, rel=1e-6)
+
+    def test_equal_but_for_rounding(self):
+        P = np.repeat(RNG.normal(size=(3, 5)), 20, axis=0) * (1 + 1e-15 * RNG.normal(size=(60, 5)))
+        with pytest.raises(ValueError, match="All samples of each class are equal"):
+            class_distance_ratio(P, np.repeat(np.arange(3), 20))
+
     def test_undefined(self):
         with pytest.raises(ValueError, match="No class of y has two samples"):
             class_distance_ratio(np.eye(3), [0, 1, 2])
@@ -261,6 +304,8 @@ class TestErrors:
             (H - 2 * np.eye(N) * np.arange(N), Y, "diagonal|positive semidefinite"),
             (H, np.where(Y == 0, np.nan, Y), "y contains NaN"),
             (H, RNG.normal(size=N), "Unknown label type"),
+            (H, np.where(Y == 0, None, Y.astype(str)), "y has missing values"),
+            (None, Y, "Expected 2D array, got scalar"),
         ],
     )
     def test_bad_input(self, function, H, y, message):

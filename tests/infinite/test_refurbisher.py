@@ -248,6 +248,10 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"The '{name}' parameter"):
             LabelRefurbisher(**params).fit(X[:50], Y[:50])
 
+    def test_a_class_is_no_kernel(self):
+        with pytest.raises(ValueError, match="kernel is the class InfiniteWidthNTK; pass an"):
+            LabelRefurbisher(InfiniteWidthNTK).fit(X[:50], Y[:50])
+
     def test_samples_for_a_gram_matrix(self):
         with pytest.raises(ValueError, match="H must be a Gram matrix"):
             LabelRefurbisher("precomputed").fit(X[:50], Y[:50])
@@ -272,6 +276,22 @@ class TestRefurbishedClassifier:
         )
         scores = cross_val_score(meta, H, noisy, cv=3, error_score="raise")
         assert scores.mean() > 0.7
+
+    def test_one_takes_samples_and_the_other_a_matrix(self):
+        H = InfiniteWidthNTK()(X[:100])
+        for estimator, refurbisher in (
+            (SVC(kernel="precomputed"), None),
+            (SVC(), LabelRefurbisher("precomputed")),
+        ):
+            meta = RefurbishedClassifier(estimator, refurbisher=refurbisher)
+            with pytest.raises(ValueError, match='set kernel="precomputed" in both'):
+                meta.fit(H, Y[:100])
+
+    def test_a_weighted_score(self):
+        meta = RefurbishedClassifier(SVC()).fit(X[:300], Y[:300])
+        weights = np.arange(300.0)
+        wanted = meta.estimator_.score(X[300:600], Y[300:600], weights)
+        assert meta.score(X[300:600], Y[300:600], sample_weight=weights) == wanted
 
     def test_in_a_pipeline_and_a_grid(self):
         noisy, _ = with_wrong_labels(Y[:600], 0.2)

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.decomposition import KernelPCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
@@ -65,6 +66,13 @@ def test_another_score():
     assert selector.best_index_ == 2
 
 
+def test_rare_classes_are_drawn():
+    columns = np.r_[np.arange(2980) % 2, np.full(10, 2), np.full(10, 3)]
+    drawn = columns[_drawn(columns, 100, np.random.RandomState(0))]
+    assert np.bincount(drawn)[2:].tolist() == [2, 2]
+    assert len(drawn) == 100
+
+
 def test_a_stratified_draw():
     columns = np.repeat([0, 1, 2], [10, 40, 150])
     rows = _drawn(columns, 60, np.random.RandomState(0))
@@ -106,6 +114,21 @@ class TestErrors:
     def test_too_many_components(self):
         with pytest.raises(ValueError, match="n_components=300 needs more samples"):
             ArchitectureSelector(KERNELS, n_components=300).fit(X, Y)
+
+    def test_a_class_is_no_kernel(self):
+        with pytest.raises(ValueError, match="'a' can't be scored: kernel is the class Infinite"):
+            ArchitectureSelector([("a", InfiniteWidthNTK)]).fit(X, Y)
+        with pytest.raises(ValueError, match="pairs"):
+            ArchitectureSelector([(1, InfiniteWidthNTK())]).fit(X, Y)
+
+    def test_a_failed_fit_leaves_nothing(self):
+        selector = ArchitectureSelector(KERNELS).fit(X, Y)
+        before = set(vars(ArchitectureSelector(KERNELS)))
+        with pytest.raises(ValueError, match="one class only"):
+            selector.fit(X, np.zeros(300))
+        assert set(vars(selector)) - before <= {"n_features_in_"}
+        with pytest.raises(NotFittedError):
+            selector.get_feature_names_out()
 
     def test_kernels_without_components(self):
         flat = [*KERNELS, ("flat", lambda A, B=None: np.ones((len(A), len(A if B is None else B))))]

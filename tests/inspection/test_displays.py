@@ -430,5 +430,7 @@ class TestLabels:
             ErrorPathDisplay.from_predictions([[1.0]])
         with pytest.raises(ValueError, match="Z must be square"):
             LabelInteractionDisplay.from_predictions([[1.0, 2.0]])
+        with pytest.raises(ValueError, match="finite and with a positive diagonal"):
+            LabelInteractionDisplay.from_predictions([[1.0, np.nan], [np.nan, 1.0]])
         with pytest.raises(ValueError, match="classes must have shape"):
             LabelInteractionDisplay.from_predictions(np.eye(3), ["a"])
