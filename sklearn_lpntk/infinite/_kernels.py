@@ -142,11 +142,12 @@ class _InfiniteWidthKernel(Kernel):
         }
 
     def _tile_side(self, rule, X):
-        """Samples on a side of a tile, so that one fits into scikit-learn's working memory."""
+        """Samples on a side of a tile: it fits into a cache, and scikit-learn's working memory."""
         of_pair = rule.size_of_pair(X) * X.element_size()
         _require_memory((1, of_pair), 1, X.device, "A single pair of samples")
-        n_pairs = get_config()["working_memory"] * 2**20 / of_pair
-        return max(1, min(self.block_size, int(n_pairs**0.5)))
+        at_most = get_config()["working_memory"] * 2**20 / of_pair
+        n_pairs = min(self.block_size**2 / rule.positions_of_pair(X), at_most)
+        return max(1, int(n_pairs**0.5))
 
 
 def _require_memory(shape, itemsize, device, what):
@@ -272,8 +273,8 @@ class InfiniteWidthConvNTK(_InfiniteWidthKernel):
         "average" needs the covariance of all pairs of positions, ``(height * width)**2`` numbers
         for each pair of samples: for small images or few samples.
     block_size : int, default=512
-        Samples on a side of a tile at most; tiles are as small as scikit-learn's
-        ``working_memory`` wants it.
+        A tile has ``block_size**2`` pairs of positions, or fewer where scikit-learn's
+        ``working_memory`` wants it so: the cache of a processor should hold them.
 
     See Also
     --------

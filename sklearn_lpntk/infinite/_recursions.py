@@ -55,6 +55,10 @@ class Dense:
                 T = torch.addcmul(K, D, T, value=self.w2)
         return T if self.with_tangent else K
 
+    def positions_of_pair(self, X):
+        """Covariances that are followed for each pair of samples."""
+        return 1
+
     def size_of_pair(self, X):
         """Numbers that are alive at once for each pair of samples of a tile (measured)."""
         return 11
@@ -160,12 +164,14 @@ class Convolutional(Dense):
             total = part.clone() if total is None else total.add_(part)
         return total
 
+    def positions_of_pair(self, X):
+        return (X.shape[2] * X.shape[3]) ** (2 if self.pooled else 1)
+
     def size_of_pair(self, X):
-        height, width = X.shape[2:]
-        n_axes = 2 if self.pooled else 1
         # one direction at a time has the zeros around it
-        growth = (1 + (self.kernel_size - 1) / min(height, width)) ** n_axes
-        return int((height * width) ** n_axes * max(12, 6 + 2 * growth))
+        growth = 1 + (self.kernel_size - 1) / min(X.shape[2:])
+        growth = growth**2 if self.pooled else growth
+        return int(self.positions_of_pair(X) * max(12, 6 + 2 * growth))
 
 
 def _equal_positions(moment):

@@ -86,7 +86,7 @@ class TestProperties:
     def test_tiles_do_not_matter(self, name):
         kernel = KERNELS[name]
         K = kernel(X, X[:4])
-        for size in (1, 3, 100):
+        for size in (1, 3, 12, 100):
             tiled = clone(kernel).set_params(block_size=size)
             assert_allclose(tiled(X, X[:4]), K, rtol=1e-7)
         with config_context(working_memory=1e-3):
