@@ -357,8 +357,8 @@ def report_architecture(name, draws):
         f"{name.upper()}, {len(draws)} draws",
         "paper": POSTER["architecture"].get(name, NOT_THERE),
         "here": "; ".join(parts),
-        "verdict": "trailing components separate nothing; single triplets, and those of shuffled "
-        "labels too, have sizes and spreads as on the poster: a few near pairs carry them",
+        "verdict": "trailing components separate nothing; means of single triplets, those of "
+        "shuffled labels too, are large by a few near pairs",
     }
 
 
