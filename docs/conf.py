@@ -29,7 +29,12 @@ sphinx_gallery_conf = {
     "show_signature": False,
 }
 autosummary_generate = True
-autodoc_default_options = {"members": True, "inherited-members": False}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": False,
+    # written by scikit-learn, with references into its own documentation
+    "exclude-members": "set_score_request",
+}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
