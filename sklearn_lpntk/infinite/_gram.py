@@ -39,7 +39,7 @@ def checked_gram(H):
 def _symmetric(H):
     """H, or where it is asymmetric by rounding the mean of it and its transpose."""
     norms = np.sqrt(np.abs(np.diag(H)))
-    norms = np.maximum(norms, 1e-6 * norms.max())
+    norms = np.maximum(norms, 1e-6 * norms.max() or 1.0)
     is_exact = True
     for r, c in _blocks_below(len(H)):
         difference = np.abs(H[r, c] - H[c, r].T)
