@@ -306,6 +306,11 @@ class TestErrors:
             (H, RNG.normal(size=N), "Unknown label type"),
             (H, np.where(Y == 0, None, Y.astype(str)), "y has missing values"),
             (None, Y, "Expected 2D array, got scalar"),
+            (
+                H,
+                np.array(["a", 1, "b", 2] * 10, dtype=object),
+                "y mixes labels of the types int, str",
+            ),
         ],
     )
     def test_bad_input(self, function, H, y, message):
