@@ -110,11 +110,9 @@ def column_of_labels(y):
         assert_all_finite(y, input_name="y")
     if y.dtype.kind == "O" and any(label is None or label != label for label in y):
         raise ValueError("y has missing values.")
-    kinds = {type(label).__name__ for label in y} if y.dtype.kind == "O" else set()
-    if "str" in kinds and len(kinds) > 1:
-        raise ValueError(
-            f"y mixes labels of the types {', '.join(sorted(kinds))}; use one of them."
-        )
+    if y.dtype.kind == "O" and len({isinstance(label, str) for label in y}) == 2:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(f"y mixes labels of the types {', '.join(kinds)}; use one of them.")
     check_classification_targets(y)
     return y
 
