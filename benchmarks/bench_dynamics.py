@@ -4,14 +4,13 @@ Ratios of CPU time on one thread, both sides alternating in the same process, me
 ``make bench-dynamics``; ``--quick`` shrinks everything to see that it runs.
 """
 
-import argparse
 import copy
 import time
 
 import torch
 from nets import digit_net, lenet5
 from skorch import NeuralNetClassifier
-from timing import alternate
+from timing import alternate, arguments
 from torch import nn
 from torch.func import functional_call, jacrev
 
@@ -132,14 +131,11 @@ def prediction(n, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = arguments(__doc__)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     small = options.quick
-    repeats = 1 if small else options.repeats
+    repeats = options.repeats
     print("| what | measured | CPU time |\n|---|---|---|", flush=True)
     overhead("LeNet-5", lenet5, (1, 28, 28), 200 if small else 4000, repeats)
     overhead("a net of 6,058 parameters", digit_net, (1, 8, 8), 200 if small else 10_000, repeats)

@@ -4,13 +4,12 @@ Ratios of CPU time on one thread, both sides alternating in the same process, me
 ``make bench-infinite``; ``--quick`` shrinks everything to see that it runs.
 """
 
-import argparse
 import warnings
 
 import numpy as np
 import torch
 from scipy.linalg.lapack import dpotrf, dpotri
-from timing import alternate
+from timing import alternate, arguments
 
 from sklearn_lpntk.infinite import InfiniteWidthConvNTK, InfiniteWidthNTK, LabelRefurbisher
 
@@ -83,13 +82,10 @@ def refurbishment(n, share, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = arguments(__doc__)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "Leave-one-out prediction by this kernel")
-    repeats = 1 if options.quick else options.repeats
+    repeats = options.repeats
     print("| what | measured | CPU time |\n|---|---|---|", flush=True)
     kernels(400 if options.quick else 10_000, repeats)
     convolutional(20 if options.quick else 400, repeats)

@@ -56,7 +56,9 @@ def _symmetric(H):
     if is_exact:
         return H
     _require_memory(len(H), "Symmetrising")
-    return (H + H.T) / 2
+    mean = H + H.T
+    mean /= 2
+    return mean
 
 
 def gram_of(kernel, X):
