@@ -1,4 +1,4 @@
-"""CPU seconds of several functions, by turns, and the arguments of the benchmarks that take them."""
+"""CPU seconds of functions by turns, and the arguments of benchmarks that take them."""
 
 import argparse
 import statistics
