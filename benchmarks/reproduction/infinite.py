@@ -104,7 +104,7 @@ def training_loss(X, y, seed):
     """Mean loss of all samples over a network's training: high is hard to learn."""
     X, y = torch.as_tensor(X), torch.as_tensor(y)
     losses = []
-    for _, net in trained(X, y, seed, n_steps=N_STEPS // 2):
+    for net in trained(X, y, seed, n_steps=N_STEPS // 2):
         with torch.no_grad():
             losses.append(nn.functional.cross_entropy(net(X), y).item())
     return float(np.mean(losses))
@@ -151,7 +151,7 @@ def _overlaps(a, b):
 
 
 def trained(X, y, seed, *, n_steps, n_looks=10, width=512):
-    """A network on its way: yields (step, network) ten times while it is trained."""
+    """A network on its way: yields it ten times while it is trained."""
     torch.manual_seed(seed)
     hidden = nn.Linear(X.shape[1], width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
     net = nn.Sequential(*hidden, nn.Linear(width, 10))
@@ -162,14 +162,14 @@ def trained(X, y, seed, *, n_steps, n_looks=10, width=512):
         nn.functional.cross_entropy(net(X[rows]), y[rows]).backward()
         optimizer.step()
         if step % (n_steps // n_looks) == 0:
-            yield step, net
+            yield net
 
 
 def learned(X, y, X_test, y_test, *, seed):
     """A trained network; classes by mean loss, others by mean probability, while it learned."""
     X, y, X_test = (torch.as_tensor(a) for a in (X, y, X_test))
     loss, confused = np.zeros(10), np.zeros((10, 10))
-    for _, net in trained(X, y, seed, n_steps=N_STEPS):
+    for net in trained(X, y, seed, n_steps=N_STEPS):
         with torch.no_grad():
             log_proba = torch.log_softmax(net(X_test), 1).double().numpy()
         for k in range(10):
