@@ -7,9 +7,10 @@ same where u = v, where the general formulas are ill-conditioned.
 import math
 
 import torch
+from torch.nn import functional as F
 
 # Multiples of the same sample have a cosine of 1 but for rounding, and the angle is off by the root
-# of that: a cosine that is a bit too large, and then cut, makes their angle exact.
+# of that: so many units of rounding count as none.
 SNAP = 16
 
 
@@ -18,8 +19,10 @@ class ReLU:
 
     def moments(self, c, q1, q2):
         scale_1, scale_2 = q1.sqrt(), q2.sqrt()
-        cos = c * (_inverse(scale_1) * _snapping(c)) * _inverse(scale_2)
-        cos.clamp_(-1, 1)
+        opposite = c * -_inverse(scale_1) * _inverse(scale_2)
+        nearly = _rounding(c) - 1
+        cos = F.threshold_(opposite, nearly, -1.0).neg_()  # cut where it is nearly 1
+        F.threshold_(cos, nearly, -1.0)
         # not 1 - cos**2: here angle and sine stay consistent where cos is near 1
         sin = (1 - cos).mul_(1 + cos).sqrt_()
         angle = torch.acos(-cos)  # pi less the angle between u and v
@@ -37,17 +40,18 @@ class Erf:
         n1, n2 = 1 + 2 * q1, 1 + 2 * q2
         product = (2 * c * n1.rsqrt() * n2.rsqrt()).clamp_(-1, 1).asin_().mul_(2 / math.pi)
         # root of n1 n2 - 4 c^2, without the difference of two large numbers and without overflow
-        scale, c = q1.sqrt() * q2.sqrt(), c * _snapping(c)
-        roots = [part.clamp_(min=0).sqrt_() for part in (scale - c, scale + c)]
-        slope = torch.hypot((2 * (q1 + q2) + 1).sqrt(), roots[0].mul_(roots[1]).mul_(2))
+        scale = q1.sqrt() * q2.sqrt()
+        below, above = scale - c, (scale + c).clamp_(min=0).sqrt_()
+        below.masked_fill_(below < _rounding(c) * scale, 0).sqrt_()
+        slope = torch.hypot((2 * (q1 + q2) + 1).sqrt(), below.mul_(above).mul_(2))
         return product, slope.reciprocal_().mul_(4 / math.pi)
 
     def own_moments(self, q):
         return 2 / math.pi * (2 * q / (1 + 2 * q)).asin(), 4 / math.pi * (1 + 4 * q).rsqrt()
 
 
-def _snapping(c):
-    return 1 + SNAP * torch.finfo(c.dtype).eps
+def _rounding(c):
+    return SNAP * torch.finfo(c.dtype).eps
 
 
 def _inverse(scale):

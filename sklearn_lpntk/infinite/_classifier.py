@@ -108,7 +108,11 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     def _check_pairwise(self, refurbisher):
         """X is a Gram matrix for both, or samples for both."""
         of_matrix = [get_tags(e).input_tags.pairwise for e in (self.estimator, refurbisher)]
-        if of_matrix[0] != of_matrix[1]:
+        # what wraps other estimators may take a matrix without saying so
+        is_wrapper = {"steps", "estimator", "estimators"} & set(
+            self.estimator.get_params(deep=False)
+        )
+        if of_matrix[0] > of_matrix[1] or (of_matrix[0] < of_matrix[1] and not is_wrapper):
             names = ["a Gram matrix" if pairwise else "samples" for pairwise in of_matrix]
             raise ValueError(
                 f"estimator takes X as {names[0]} and refurbisher as {names[1]}; for a Gram matrix "

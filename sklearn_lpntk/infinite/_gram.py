@@ -9,6 +9,7 @@ import torch
 from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpotrf, dpotri
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils._missing import is_pandas_na
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._memory import available
@@ -110,7 +111,7 @@ def column_of_labels(y):
     y = column_or_1d(y, warn=True)
     if y.dtype.kind == "f":
         assert_all_finite(y, input_name="y")
-    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
+    if _has_missing(y):
         raise ValueError("y has missing values.")
     if y.dtype.kind == "O" and len({isinstance(label, str) for label in y}) == 2:
         kinds = sorted({type(label).__name__ for label in y})
@@ -119,10 +120,17 @@ def column_of_labels(y):
     return y
 
 
+def _has_missing(y):
+    if y.dtype.kind in "mM":
+        return np.isnat(y).any()
+    is_missing = (v is None or is_pandas_na(v) or v != v for v in y)
+    return y.dtype.kind == "O" and any(is_missing)
+
+
 def warn(message):
     """Warn at the caller's line, outside of this library and of scikit-learn."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals["__name__"].split(".")[0] in (
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in (
         "sklearn_lpntk",
         "sklearn",
     ):

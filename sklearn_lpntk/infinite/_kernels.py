@@ -71,11 +71,6 @@ class _InfiniteWidthKernel(Kernel):
         K = torch.empty(shape, dtype=X1.dtype)
         with torch.no_grad():
             gram(rule, X1, X2, self._tile_side(rule, X1), K)
-        if not all(end.isfinite() for end in torch.aminmax(K)):
-            raise ValueError(
-                f"The kernel overflows in {self.dtype}: samples have values up to "
-                f"{X1.abs().max():.3g}. Scale them down."
-            )
         return (K.numpy(), np.empty((*shape, 0))) if eval_gradient else K.numpy()
 
     def diag(self, X):
@@ -124,13 +119,22 @@ class _InfiniteWidthKernel(Kernel):
         if not X.flags.writeable or min(X.strides) < 0:
             X = X.copy()  # torch warns of the first and refuses the second
         X = self._shaped(X, name)
+        rule = self._rule()
         try:
-            return self._rule(), torch.as_tensor(X, device=self.device)
+            X = torch.as_tensor(X, device=self.device)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(
                 f"device={self.device!r} can't be used here: {str(error).splitlines()[0]} "
                 "(None means the CPU.)"
             ) from error
+        with torch.no_grad():  # the tangent kernel is the larger one, at most so many times
+            bounds = [q * (self.depth + 1) for q in rule.variances(X)]
+        if not all(bound.isfinite().all() for bound in bounds):
+            raise ValueError(
+                f"The kernel overflows in {self.dtype}: {name} has values up to "
+                f"{X.abs().max():.3g}. Scale it down."
+            )
+        return rule, X
 
     def _common(self):
         return {

@@ -178,6 +178,14 @@ def test_duplicates_are_as_their_diagonal(kernel, dtype):
         assert_allclose(duplicates, kernel.diag(scale * rows), rtol=tolerance)
 
 
+@pytest.mark.parametrize("angle", [1.0, 0.1, 1e-2, 3e-3])
+def test_near_samples_in_single_precision(angle):
+    """Only what is rounding is cut: at larger angles nothing is lost."""
+    rows = np.array([[1.0, 0.0], [np.cos(angle), np.sin(angle)]], dtype=np.float32)
+    single, double = (InfiniteWidthNTK(dtype=d)(rows) for d in ("float32", "float64"))
+    assert_allclose(single, double, rtol=1e-6 / angle)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e10])
 def test_erf_of_duplicates_at_large_scales(scale):
     rows = np.random.default_rng(0).normal(size=(4, 10)) * scale
@@ -427,8 +435,15 @@ class TestErrors:
         )
 
     def test_overflow(self):
-        with pytest.raises(ValueError, match="overflows in float64: samples have values up to"):
+        with pytest.raises(ValueError, match="overflows in float64: X has values up to"):
             infinite_ntk_kernel(X * 1e200)
+        single = InfiniteWidthNTK(1, "erf", dtype="float32")
+        with pytest.raises(ValueError, match="overflows in float32: X has values up to 1e"):
+            single(np.full((1, 3), 1e20), np.ones((1, 3)))
+        with pytest.raises(ValueError, match="overflows in float32: Y has"):
+            single(np.ones((1, 3)), np.full((1, 3), 1e20))
+        with pytest.raises(ValueError, match="overflows"):
+            single.diag(np.full((2, 3), 1e25))
 
     def test_no_features(self):
         with pytest.raises(ValueError, match=r"shape \(0, 2\), without any feature"):

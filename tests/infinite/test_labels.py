@@ -1,6 +1,7 @@
 """Z, the error, its gradients and leave-one-out scores, against what they are by definition."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,6 +307,8 @@ class TestErrors:
             (H, RNG.normal(size=N), "Unknown label type"),
             (H, np.where(Y == 0, None, Y.astype(str)), "y has missing values"),
             (None, Y, "Expected 2D array, got scalar"),
+            (H, pd.Series(["a", "b", pd.NA, "a"] * 10, dtype="string"), "y has missing values"),
+            (H, np.array(["2020", "NaT"] * 20, "M8[Y]"), "y has missing values"),
             (
                 H,
                 np.array(["a", 1, "b", 2] * 10, dtype=object),

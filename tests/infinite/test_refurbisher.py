@@ -287,6 +287,12 @@ class TestRefurbishedClassifier:
             with pytest.raises(ValueError, match='set kernel="precomputed" in both'):
                 meta.fit(H, Y[:100])
 
+    def test_a_pipeline_that_takes_a_matrix(self):
+        H = InfiniteWidthNTK()(X[:100])
+        pipeline = make_pipeline("passthrough", SVC(kernel="precomputed"))
+        meta = RefurbishedClassifier(pipeline, refurbisher=LabelRefurbisher("precomputed"))
+        assert meta.fit(H, Y[:100]).score(H, Y[:100]) > 0.9
+
     def test_a_weighted_score(self):
         meta = RefurbishedClassifier(SVC()).fit(X[:300], Y[:300])
         weights = np.arange(300.0)
