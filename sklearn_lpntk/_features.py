@@ -20,10 +20,10 @@ from ._engine.gather import gather, gather_in_store
 from ._engine.inputs import is_lazy, n_rows, require_real_numbers
 from ._engine.operator import KernelOperator
 from ._engine.sketch import Sketch
-from ._fingerprint import fingerprint
-from ._memory import limit_of
-from ._nets import logits_module
-from ._parallel import can_travel, parallel_map
+from ._runtime.fingerprint import fingerprint
+from ._runtime.memory import limit_of
+from ._runtime.parallel import can_travel, parallel_map
+from ._skorch.nets import logits_module
 
 _LOGGER = logging.getLogger("sklearn_lpntk")
 

@@ -14,12 +14,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._cache import warn_if_never_found
-from ._default_net import default_net
 from ._features import extract, make_extractor, operator_of
-from ._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from ._labels import ColumnEncoder, checked_classes
-from ._nets import net_input, require_classifier, trained
+from ._runtime.cache import warn_if_never_found
+from ._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from ._skorch.default_net import default_net
+from ._skorch.labels import ColumnEncoder, checked_classes
+from ._skorch.nets import net_input, require_classifier, trained
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
 

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 
 from sklearn_lpntk import RedundancyPruner
-from sklearn_lpntk._parallel import parallel_map
+from sklearn_lpntk._runtime.parallel import parallel_map
 from sklearn_lpntk.kernels import empirical_ntk, sample_relations
 
 from .nets import TRAPS

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from .._locks import try_lock, wait_for_lock
+from .._runtime.locks import try_lock, wait_for_lock
 from ..exceptions import StoreMismatchError
 from .features import Features
 from .shards import pack, unpack

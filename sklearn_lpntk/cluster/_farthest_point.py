@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClusterMixin, _fit_context
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._fitting import unfitted_on_error
+from .._runtime.fitting import unfitted_on_error
 from ._affinity import AFFINITIES, ArrayAffinity, callable_block, check_similarity
 from ._traversal import farthest_point_clustering
 

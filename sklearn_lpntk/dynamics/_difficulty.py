@@ -13,7 +13,7 @@ from .._engine.inputs import n_rows, to_batch
 from .._engine.parameters import refuse_network, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
-from .._nets import logits_module
+from .._skorch.nets import logits_module
 from ._stacked import summed_losses
 from ._validation import blamed, require_integer, require_learning_rate
 

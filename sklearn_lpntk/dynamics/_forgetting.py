@@ -15,7 +15,7 @@ from .._engine.inputs import checked_forward, n_rows, take, to_batch
 from .._engine.parameters import refuse_network, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
-from .._nets import logits_module
+from .._skorch.nets import logits_module
 from ._update import LOSS_GRADIENT
 from ._validation import blamed, require_integer, require_learning_rate
 

@@ -11,10 +11,10 @@ from skorch.dataset import unpack_data
 from torch import nn
 from torch.utils.data import Subset
 
-from .._batches import FollowedBatches, follow_batches
 from .._engine.cotangents import require_columns
 from .._engine.session import random_state_kept
-from .._nets import require_classifier
+from .._skorch.batches import FollowedBatches, follow_batches
+from .._skorch.nets import require_classifier
 from . import _curves
 
 

@@ -14,7 +14,7 @@ from .._engine.inputs import n_rows
 from .._engine.parameters import refuse_network, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
-from .._nets import logits_module
+from .._skorch.nets import logits_module
 from ..kernels import entk_kernel
 from ._validation import blamed, require_learning_rate, require_same_samples
 

@@ -6,7 +6,7 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._fitting import unfitted_on_error
+from .._runtime.fitting import unfitted_on_error
 from ._refurbisher import LabelRefurbisher
 
 

@@ -12,7 +12,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils._missing import is_pandas_na
 from sklearn.utils.multiclass import check_classification_targets
 
-from .._memory import available
+from .._runtime.memory import available
 
 JITTERS = (0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4)  # added to the ridge where H is PSD but for rounding
 BLOCK = 256  # rows that are compared with, or copied from, the other triangle at once

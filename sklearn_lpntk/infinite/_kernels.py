@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import Kernel
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
-from .._memory import available
+from .._runtime.memory import available
 from ._activations import ACTIVATIONS
 from ._recursions import Convolutional, Dense, gram
 

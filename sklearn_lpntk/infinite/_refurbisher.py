@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from .._fitting import unfitted_on_error
+from .._runtime.fitting import unfitted_on_error
 from ._flips import Labelling, flips_of, revisions_of
 from ._gram import Factor, checked_gram, checked_labels, gram_of, warn
 from ._kernels import InfiniteWidthNTK

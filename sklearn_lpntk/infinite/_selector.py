@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._fitting import unfitted_on_error
+from .._runtime.fitting import unfitted_on_error
 from ._entanglement import class_distance_ratio
 from ._gram import checked_labels, gram_of
 

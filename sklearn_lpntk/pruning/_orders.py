@@ -11,7 +11,7 @@ from .._engine.cotangents import require_columns
 from .._engine.evaluate import logits_and_embeddings
 from .._engine.reductions import dominated, refined, row_extremes
 from .._engine.rows import SpeculativeRows
-from .._nets import logits_module
+from .._skorch.nets import logits_module
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
 from ._clean import is_contradicted, label_margins, medoids_then_farthest

@@ -26,11 +26,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
 from skorch import NeuralNetClassifier
 
-from .._cache import warn_if_never_found
-from .._default_net import default_net
-from .._fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from .._labels import ColumnEncoder, checked_classes
-from .._nets import (
+from .._runtime.cache import warn_if_never_found
+from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from .._skorch.default_net import default_net
+from .._skorch.labels import ColumnEncoder, checked_classes
+from .._skorch.nets import (
     fit_net,
     is_skorch_net,
     net_input,

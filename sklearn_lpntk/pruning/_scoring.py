@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._cache import cached
-from .._labels import ColumnEncoder
-from .._nets import net_input, trained
+from .._runtime.cache import cached
+from .._skorch.labels import ColumnEncoder
+from .._skorch.nets import net_input, trained
 from ._orders import STRATEGIES
 from ._samples import Ordering, Samples
 

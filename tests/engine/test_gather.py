@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from sklearn_lpntk import _features
-from sklearn_lpntk import _memory as memory
 from sklearn_lpntk._engine.cotangents import find_cotangent
 from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.gather import gather
 from sklearn_lpntk._engine.reductions import row_extremes
 from sklearn_lpntk._engine.sources import Recomputed
+from sklearn_lpntk._runtime import memory
 from sklearn_lpntk.exceptions import AutogradRuleWarning
 from sklearn_lpntk.kernels import empirical_ntk
 

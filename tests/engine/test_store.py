@@ -19,7 +19,7 @@ from sklearn_lpntk._engine import gather as gather_module
 from sklearn_lpntk._engine import store as store_module
 from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.shards import pack, unpack
-from sklearn_lpntk._locks import wait_for_lock
+from sklearn_lpntk._runtime.locks import wait_for_lock
 from sklearn_lpntk.exceptions import AutogradRuleWarning, DamagedStoreWarning, StoreMismatchError
 from sklearn_lpntk.kernels import empirical_ntk
 
@@ -450,7 +450,9 @@ def test_globals_of_a_kernel_count(tmp_path, monkeypatch):
 
 
 def test_the_fingerprint_of_a_set_is_the_same_in_every_process():
-    script = "from sklearn_lpntk._fingerprint import fingerprint as f; print(f({'a', 'b', 'c'}))"
+    script = (
+        "from sklearn_lpntk._runtime.fingerprint import fingerprint as f; print(f({'a', 'b', 'c'}))"
+    )
     digests = {
         subprocess.check_output(
             [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed}

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_lpntk import LpNTKTransformer, RedundancyPruner
-from sklearn_lpntk._fingerprint import fingerprint
+from sklearn_lpntk._runtime.fingerprint import fingerprint
 
 X, y = load_iris(return_X_y=True)
 X32 = X.astype(np.float32)

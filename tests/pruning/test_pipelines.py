@@ -21,7 +21,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_lpntk import RedundancyPruner
-from sklearn_lpntk._fingerprint import fingerprint
+from sklearn_lpntk._runtime.fingerprint import fingerprint
 
 X, y = load_iris(return_X_y=True)
 COUNTER = "LPNTK_TEST_TRAININGS"  # a file with one line for each training, in any process

@@ -17,9 +17,9 @@ from skorch import (
 )
 from torch import nn
 
-from ._cache import cached
-from ._engine.inputs import checked_forward
-from ._engine.parameters import select_parameters
+from .._engine.inputs import checked_forward
+from .._engine.parameters import select_parameters
+from .._runtime.cache import cached
 
 
 def is_skorch_net(estimator):

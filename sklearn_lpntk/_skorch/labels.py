@@ -6,7 +6,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNetBinaryClassifier
 
-from ._nets import n_columns, unfrozen
+from .nets import n_columns, unfrozen
 
 
 def checked_classes(y):

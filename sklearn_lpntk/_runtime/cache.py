@@ -14,9 +14,9 @@ from joblib import Memory
 from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 
-from ._fingerprint import fingerprint
-from ._locks import wait_for_lock
-from ._version import __version__
+from .._version import __version__
+from .fingerprint import fingerprint
+from .locks import wait_for_lock
 
 VERSIONS = __version__, torch.__version__, skorch.__version__, sklearn.__version__
 
