@@ -97,7 +97,7 @@ def mnist(n):
 
 def symmetric_pass(operator):
     """CPU time of all tiles of a symmetric kernel, nothing read off them."""
-    return cpu_seconds(lambda: sum(1 for _ in operator._tiles()))[0]
+    return cpu_seconds(lambda: sum(1 for _ in operator.kernel.tiles()))[0]
 
 
 # -- experiments --------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def run_mnist(options):
         f"{found.n_evaluated / n**2:.2%} of N², {seconds:.0f} s = {seconds / whole:.2f} passes",
         "12 %, 0.33 passes",
     )
-    seconds, found = cpu_seconds(lambda: row_extremes(operator))
+    seconds, found = cpu_seconds(lambda: row_extremes(operator.kernel))
     yield (
         f"{case}: all redundancy scores with dominators",
         f"{found.n_evaluated / n**2:.2%} of N², {seconds:.0f} s = {seconds / whole:.2f} passes",
@@ -179,8 +179,8 @@ def run_sgemm(options):
     n = 2000
     net, X, y = lenet5().eval(), torch.rand(n, 1, 28, 28), torch.arange(n) % 10
     operator = empirical_ntk(net, X, y)
-    size = operator._tile
-    left, right = (operator._features.take(slice(i, i + size)) for i in (0, size))
+    size = operator.kernel.tile
+    left, right = (operator.kernel.left.take(slice(i, i + size)) for i in (0, size))
     numbers = sum(t[..., :1, :].numel() for f in left.factors.values() for t in f.tensors)
     a, b = torch.rand(size, numbers), torch.rand(size, numbers)
     flops = 2 * size * size * numbers
@@ -277,7 +277,7 @@ def run_million(options):
         evaluated, start = 0, time.process_time()
         for label in range(X.n_classes):
             members = np.flatnonzero(X.y == label)
-            evaluated += row_extremes(operator._restricted(members)).n_evaluated
+            evaluated += row_extremes(operator.restricted(members).kernel).n_evaluated
         spent, pairs = time.process_time() - start, X.n_classes * len(members) ** 2
         yield (
             f"redundancy scores within {X.n_classes} classes of {len(members):,}",

@@ -13,13 +13,13 @@ from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.utils import check_random_state
 
-from ._engine.cotangents import find_cotangent
 from ._engine.extract import Extractor
 from ._engine.features import slices
 from ._engine.gather import gather, gather_in_store
 from ._engine.inputs import is_lazy, n_rows, require_real_numbers
-from ._engine.operator import KernelOperator
+from ._engine.objectives import find_objective
 from ._engine.sketch import Sketch
+from ._operator import KernelOperator
 from ._runtime.fingerprint import fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
@@ -36,20 +36,21 @@ def operator_of(features, other=None):
 def workers_of(*operators, n_jobs=None):
     """``{"map": ...}`` for work on the operators, empty where it stays in this thread."""
     workers = parallel_map(n_jobs)
-    if workers is None or (workers.in_threads and not all(o._in_threads for o in operators)):
+    if workers is None or (workers.in_threads and not all(o.kernel.in_threads for o in operators)):
         return {}
     return {"map": workers}
 
 
-def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size=256, plan=None):
+def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size="auto", plan=None):
     """The engine's extractor for a module or a fitted skorch net."""
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be an int of at least 1; got {batch_size!r}.")
+    number = isinstance(batch_size, numbers.Integral) and batch_size >= 1
+    if not number and batch_size != "auto":
+        raise ValueError(f"batch_size must be 'auto' or an int of at least 1; got {batch_size!r}.")
     return Extractor(
         logits_module(module_or_net),
-        find_cotangent(kernel),
+        find_objective(kernel),
         parameters=parameters,
-        batch_size=int(batch_size),
+        batch_size=int(batch_size) if number else batch_size,
         plan=plan,
     )
 
@@ -76,7 +77,7 @@ def extract(
     # threads would share the network while it is recorded
     if workers is not None and (workers.in_threads or not can_travel(extractor.module)):
         workers = None
-    limit = limit_of(extractor.tracer.device)
+    limit = limit_of(extractor.parameter.device)
     if store is not None:
         run = {} if workers is None else {"map": workers}
         identity = store_identity(extractor, X, y, sketch)
@@ -126,14 +127,14 @@ def store_path(store, name):
 
 def store_identity(extractor, X, y, sketch):
     """What the features in a store depend on, part by part."""
-    cotangent = extractor.cotangent
+    objective = extractor.objective
     return {
         "network": fingerprint(extractor.module),
         "data X": _data_digest(X),
         "labels y": "none" if y is None else _data_digest(y),
-        "kernel": f"{cotangent.name} {fingerprint(cotangent.function)}",
-        "dtype": str(extractor.tracer.dtype),
-        "parameters": fingerprint(list(extractor.tracer.names)),
+        "kernel": f"{objective.name} {fingerprint(objective.source or objective.function)}",
+        "dtype": str(extractor.parameter.dtype),
+        "parameters": fingerprint(list(extractor.names)),
         "sketch": "none"
         if sketch is None
         else f"{sketch.n_components} components of seed {sketch.seed}",
@@ -159,9 +160,9 @@ def _data_digest(X):
 def _check_columns(extractor, y, n, names):
     if y is not None:
         return as_columns(y, n, names)
-    if extractor.cotangent.needs_y:
+    if extractor.objective.needs_y:
         raise ValueError(
-            f"kernel={extractor.cotangent.name!r} compares labelled samples: pass "
+            f"kernel={extractor.objective.name!r} compares labelled samples: pass "
             f"{names[1]}, the logit column of each sample of {names[0]}; or use "
             "kernel='pntk', which needs no labels."
         )

@@ -1,6 +1,5 @@
 """LpNTKTransformer: tangent features or the kernel of labelled samples."""
 
-from copy import deepcopy
 from numbers import Integral
 
 import numpy as np
@@ -239,13 +238,13 @@ class LpNTKTransformer(
         else:
             y = self._checked_labels(y, len(X))
         columns = self._encoder.encode(y)
-        extractor = make_extractor(self.net_, kernel=self.kernel, plan=deepcopy(self._plan))
+        extractor = make_extractor(self.net_, kernel=self.kernel, plan=self._plan)
         features = extract(extractor, X, columns, *self._sketch)
-        if extractor.plan.autograd != self._plan.autograd:
+        if not extractor.plan.fits(self._plan):
             raise ValueError(
                 "These samples take a path through the network that no training sample took, on "
-                "which other parameters need the autograd rule; their features do not fit those "
-                "of the training samples. Fit again with such samples among them."
+                "which parameters are used in another way; their features do not fit those of the "
+                "training samples. Fit again with such samples among them."
             )
         return self._written_out(features)
 

@@ -5,9 +5,9 @@ import numbers
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._engine.operator import KernelOperator
 from ._engine.relations import count_relations
 from ._features import extract, make_extractor, operator_of, sketch_seed, store_path, workers_of
+from ._operator import KernelOperator
 
 __all__ = [
     "KernelOperator",
@@ -30,7 +30,7 @@ def empirical_ntk(
     parameters=None,
     n_components=None,
     store=None,
-    batch_size=256,
+    batch_size="auto",
     random_state=None,
 ):
     """Empirical tangent kernel of a network, as a lazy matrix.
@@ -76,8 +76,9 @@ def empirical_ntk(
         interrupted is completed, by several processes at once if you like; one of another
         network, data set, kernel or dtype is refused. With ``random_state=None`` its sketch
         is that of seed 0.
-    batch_size : int, default=256
-        Samples in one forward pass.
+    batch_size : int or "auto", default="auto"
+        Samples in one forward pass; ``"auto"`` takes as many as 32 MB of activations hold, at
+        most 256.
     random_state : int, RandomState instance or None, default=None
         Draws the sketch.
 
@@ -141,9 +142,9 @@ def empirical_ntk(
     features = extract(extractor, X, y, n_components, seed, store=folders[0])
     other = None
     if X2 is not None:
-        fallbacks = len(extractor.plan.autograd)
+        settled = extractor.plan
         other = extract(extractor, X2, y2, n_components, seed, store=folders[1], names=("X2", "y2"))
-        if len(extractor.plan.autograd) > fallbacks:
+        if not extractor.plan.fits(settled):
             # X2 showed that a rule is wrong for this network: so it was for X
             features = extract(extractor, X, y, n_components, seed, store=folders[0])
     return operator_of(features, other)
@@ -266,10 +267,9 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     (2, 2, 3, 3)
     """
     operator = empirical_ntk(module_or_net, X, None, X2, kernel="entk", **options)
-    n_logits = operator._features.n_logits
-    blocks = operator.toarray().reshape(
-        operator._features.n_samples, n_logits, operator._other.n_samples, n_logits
-    )
+    left, right = operator.kernel.left, operator.kernel.right
+    n_logits = left.n_logits
+    blocks = operator.toarray().reshape(left.n_samples, n_logits, right.n_samples, n_logits)
     return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
 
 
@@ -340,13 +340,13 @@ def sample_relations(operator, *, threshold, threshold_unrelated):
             "The thresholds must hold 0 <= threshold_unrelated <= threshold <= 1, and threshold "
             f"> 0; got threshold={threshold!r} and threshold_unrelated={threshold_unrelated!r}."
         )
-    if not operator._symmetric:
+    if not operator.kernel.symmetric:
         raise ValueError(
             f"Relations are among the samples of one set; this operator of shape {operator.shape} "
             "compares two. Make it without X2."
         )
     counts, n_evaluated = count_relations(
-        operator, threshold, threshold_unrelated, **workers_of(operator)
+        operator.kernel, threshold, threshold_unrelated, **workers_of(operator)
     )
     counts = counts.numpy()
     return Bunch(

@@ -1,5 +1,6 @@
 """Per-sample gradients of any parameter by autograd: slow, and obviously right."""
 
+import time
 import warnings
 from contextlib import contextmanager
 
@@ -9,6 +10,35 @@ from torch.func import vjp, vmap
 from .inputs import forward, n_rows, take
 
 CHUNK_NUMBERS = 2**25  # per-sample gradient entries that one vmap chunk may hold
+TRIED = 16  # samples on which the two ways are timed
+
+
+def per_sample_gradients(module, names, x, v, *, loop):
+    """Gradients of the named parameters: dict of (n, R, P) tensors; None where vmap fails.
+
+    ``v`` are the gradients of the scalars with respect to the logits, (n, R, *logits).
+    """
+    if loop:
+        return looped_gradients(module, names, x, v)
+    try:
+        return batched_gradients(module, names, x, v)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # vmap's failures have no common type
+        return None
+
+
+def is_looped_faster(module, names, x, v):
+    """Whether one sample at a time is faster than ``vmap``, or the only way."""
+    x, v, seconds = take(x, slice(0, TRIED)), v[:TRIED], {}
+    if v.device.type == "meta":
+        return per_sample_gradients(module, names, x, v, loop=False) is None
+    for loop in (False, True):
+        begin = time.perf_counter()
+        if per_sample_gradients(module, names, x, v, loop=loop) is None:
+            return True
+        seconds[loop] = time.perf_counter() - begin
+    return seconds[True] < seconds[False]
 
 
 def batched_gradients(module, names, x, v):

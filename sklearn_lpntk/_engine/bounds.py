@@ -45,14 +45,14 @@ class Bounds:
         Entries of the kernel that went into the bounds.
     """
 
-    def __init__(self, operator, *, n_landmarks=None, seed=0):
-        source = operator._features
+    def __init__(self, kernel, *, n_landmarks=None, seed=0):
+        source = kernel.left
         rng = torch.Generator().manual_seed(seed)
         if n_landmarks is None:
-            n_landmarks = default_landmarks(source, operator._memory)
+            n_landmarks = default_landmarks(source, kernel.memory)
         picked = torch.randperm(source.n_samples, generator=rng)[:n_landmarks].sort()[0]
         picked = picked.to(source.device)
-        self.diagonal, self.magnitudes, products = _pass_over(operator, picked)
+        self.diagonal, self.magnitudes, products = _pass_over(kernel, picked)
         _require_range(self.diagonal, source.dtype)
         self.n_evaluated = n_landmarks * source.n_samples
         largest = float(self.diagonal.max())
@@ -99,9 +99,9 @@ def default_landmarks(source, memory):
     return count if count >= 4 else 0
 
 
-def _pass_over(operator, picked):
+def _pass_over(kernel, picked):
     """The kernel's diagonal, the magnitudes, and the columns of landmarks, from one pass."""
-    source = operator._features
+    source = kernel.left
     if source.n_cotangents != 1:
         raise ValueError(
             f"The kernel has {source.n_cotangents} cotangents a sample; reductions compare "
@@ -110,12 +110,12 @@ def _pass_over(operator, picked):
         )
     landmarks = source.take(picked).to(torch.float64) if len(picked) else None
     parts = []
-    for rows in slices(source.n_samples, operator._panel):
+    for rows in slices(source.n_samples, kernel.panel):
         features = source.take(rows)
         squares = sum(factor.magnitudes() ** 2 for factor in features.factors.values())
-        magnitudes = (features.v.new_zeros(features.n_samples) + squares).sqrt()
+        magnitudes = (features.spec.zeros() + squares).sqrt()
         if landmarks is None:
-            products = features.v.new_zeros(features.n_samples, 0, dtype=torch.float64)
+            products = features.spec.zeros(0, dtype=torch.float64)
         else:
             products = features.to(torch.float64).gram(landmarks)
         parts.append((features.diagonal(), magnitudes, products))

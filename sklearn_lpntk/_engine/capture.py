@@ -1,7 +1,10 @@
-"""Capture of layer calls: the input, and the gradient of the output by its edge.
+"""Capture of operations: where parameters take part in a forward pass, and who owns the rows.
 
-Two sentences carry it. A repeated call is one more position. Record the edge, not the
-tensor: an in-place activation rewrites the tensor (and its history) after the call.
+A torch-function mode sees every operation. Where a selected parameter is an argument, the rule of
+that operation records the other arguments and the *edge* of the output's gradient: not the
+tensor, which an in-place activation rewrites after the call. A repeated operation is one more
+position. What is computed from parameters and constants alone is a weight, too. What no rule
+knows is still seen: such parameters take the autograd rule.
 """
 
 from dataclasses import dataclass, field
@@ -10,95 +13,289 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from .compositions import COMPOSED
+from .names import name_of
+from .rules import RULES
+from .samples import CONSTANT, UNKNOWN, Operation, Samples, _item, aligned, guesses, label
+
+_LABEL = "_sample_axis"  # attribute of tensors that operations make
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A selected parameter, or a tensor computed from such and constants.
+
+    ``names`` are the parameters it depends on; ``name`` is its own, None for a derived one, whose
+    ``origin`` is the operation it comes from.
+    """
+
+    tensor: torch.Tensor
+    names: frozenset
+    name: str | None = None
+    origin: tuple | None = None
+
 
 @dataclass
 class Call:
-    """One call of a layer: its key, its input, and the gradients of its output."""
+    """One operation with weights: its rule, its output's edge and who owns the rows."""
 
-    key: str
-    input: torch.Tensor
+    use: object  # the rule's record
+    weights: dict  # role -> Weight
     edge: GradientEdge
-    gradients: list = field(default_factory=list)  # one tensor or None per cotangent
+    where: Samples
+    guess: tuple | None  # what a guessed label is refuted by
+    gradients: list = field(default_factory=list)  # one tensor or None per scalar
 
 
 class Recorder(TorchFunctionMode):
-    """Records the calls of ``modules`` (key -> module), and uses of their weights outside.
+    """Records the operations that parameters take part in, and labels every tensor.
 
-    A weight that is used without its layer being called (``F.linear(x, layer.weight)``,
-    attention's output projection) lands in ``used_outside``, as the id of the parameter.
+    Enter it for the forward pass, set ``recording`` to False, and leave it after the backward
+    pass: activation checkpointing runs operations again there.
 
-    Enter it for the forward pass, set ``recording`` to False, and leave it after the
-    backward pass: activation checkpointing calls the layers again there.
+    Attributes
+    ----------
+    calls : list of Call
+    opaque : set of str
+        Parameters in operations without a rule.
+    n_bytes : int
+        Size of all that operations made.
     """
 
-    def __init__(self, modules, parameters):
+    def __init__(self, module, parameters, n, plan):
         super().__init__()
-        self.modules = modules
-        self.parameters = {id(p) for p in parameters}
-        self.calls, self.used_outside, self.recording = [], set(), True
-        self._depth = 0  # calls of recorded layers under way
-
-    def __enter__(self):
-        self._handles = []
-        for key, module in self.modules.items():
-            self._handles += [
-                module.register_forward_pre_hook(self._enter_layer, prepend=True),
-                module.register_forward_hook(self._hook(key), prepend=True, with_kwargs=True),
-            ]
-        return super().__enter__()
-
-    def __exit__(self, *exc_info):
-        for handle in self._handles:
-            handle.remove()
-        return super().__exit__(*exc_info)
+        self.n, self.plan, self.recording = n, plan, True
+        self._own = {id(t): (CONSTANT, t) for t in _constants(module)}
+        self.weights = {id(p): Weight(p, frozenset([k]), k) for k, p in parameters.items()}
+        self.calls, self.opaque, self.n_bytes = [], set(), 0
+        self._outputs, self._count = [], {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        if self.recording and not self._depth and isinstance(out, torch.Tensor):
-            for value in (*args, *(kwargs or {}).values()):
-                many = value if isinstance(value, (list, tuple)) else (value,)
-                self.used_outside |= self.parameters & {id(one) for one in many}
+        kwargs, name = kwargs or {}, name_of(function)
+        tensors = list(_tensors((args, kwargs)))
+        weights = [self.weights[id(t)] for t in tensors if id(t) in self.weights]
+        weights = weights if torch.is_grad_enabled() else []
+        if name in COMPOSED and (weights or name == "multi_head_attention_forward"):
+            composition = COMPOSED[name](*args, **kwargs)
+            if composition is not None:
+                with self:
+                    return composition()
+        constant = all(self.label_of(t) == CONSTANT for t in tensors)
+        if weights and not constant:
+            return self._use(name, function, args, kwargs, weights)
+        out = self.run(name, function, args, kwargs)
+        if weights:
+            self._derive((name, function, args, kwargs), out, weights)
         return out
 
-    def _enter_layer(self, module, args):
-        self._depth += 1
+    # -- labels ---------------------------------------------------------------------------
 
-    def _hook(self, key):
-        def record(module, args, kwargs, output):
-            self._depth -= 1
-            if not torch.is_grad_enabled():
-                return None  # the network cut the graph here: no gradient flows
-            rooted = output
-            if not output.requires_grad:
-                rooted = output.detach().requires_grad_()
-            if output._is_view() or rooted is not output:
-                # an in-place operation on a view (Linear's output for 3-d input), or on
-                # a leaf, would rewrite the history that the edge points to
-                rooted = rooted.clone()
-            if self.recording:
-                value = args[0] if args else next(iter(kwargs.values()))
-                self.calls.append(Call(key, value.detach(), get_gradient_edge(rooted)))
-            return rooted if rooted is not output else None
+    def label_of(self, tensor):
+        """Where the samples are in a tensor."""
+        own = self._own.get(id(tensor))
+        if own is not None:
+            return own[0]
+        found, version = getattr(tensor, _LABEL, (UNKNOWN, 0))
+        return found if version == _version(tensor) else UNKNOWN
 
-        return record
+    def set_label(self, tensor, where):
+        """Note where the samples are in a tensor, as it is now."""
+        if id(tensor) in self._own:
+            self._own[id(tensor)] = (where, tensor)
+        else:
+            setattr(tensor, _LABEL, (where, _version(tensor)))
+
+    def run(self, name, function, args, kwargs):
+        """The operation itself, with its outputs labelled."""
+        base = self._base(name, function, args)
+        out = function(*args, **kwargs)
+        tensors = list(_tensors((args, kwargs)))
+        operation = Operation(function, args, kwargs, self.label_of, self.n)
+        if name == "__setitem__":
+            where = self._after_assignment(operation)
+            self.set_label(args[0], where)
+        else:
+            where = CONSTANT
+            labels = [(o, label(name, operation, o, tensors)) for o in _tensors(out)]
+            for o, where in labels:
+                self.set_label(o, where)
+                self.n_bytes += 0 if o._is_view() else o.numel() * o.element_size()
+        if base is not None and where not in (CONSTANT, UNKNOWN):
+            self.set_label(*base)
+        return out
+
+    def _base(self, name, function, args):
+        """What a view that is written to shows, with its label if that has an axis."""
+        written = name == "__setitem__" or _is_in_place(function)
+        if not (written and args and isinstance(args[0], torch.Tensor) and args[0]._is_view()):
+            return None
+        where = self.label_of(args[0]._base)
+        return None if where in (CONSTANT, UNKNOWN) else (args[0]._base, where)
+
+    def _after_assignment(self, operation):
+        """The label of ``x`` after ``x[index] = value``, where x had it before."""
+        x, index, value = operation.args
+        mine = getattr(x, _LABEL, (UNKNOWN, 0))[0]
+        mine = self._own[id(x)][0] if id(x) in self._own else mine
+        others = {self.label_of(t) for t in _tensors((index, value))}
+        if others <= {CONSTANT}:
+            return mine
+        if UNKNOWN in others | {mine} or self.n == 1:
+            return UNKNOWN
+        indexed = {self.label_of(t) for t in _tensors(index)}
+        if indexed - {CONSTANT}:
+            return mine if indexed == {mine} and not list(_tensors(value)) else UNKNOWN
+        own = self.label_of(value)
+        candidates = [own._replace(axis=a) for a in range(x.ndim)] if mine == CONSTANT else [mine]
+        for where in candidates:
+            if x.shape[where.axis] == where.outer * self.n * where.inner:
+                shown = Operation(None, (x, index), {}, lambda t, w=where: w, self.n)
+                if _item(shown, None) == aligned([(value, own)], x[index].ndim):
+                    return where
+        return UNKNOWN
+
+    # -- weights --------------------------------------------------------------------------
+
+    def weight(self, tensor):
+        """The weight that a tensor is, or None."""
+        return self.weights.get(id(tensor)) if isinstance(tensor, torch.Tensor) else None
+
+    def redone(self, weight, axis):
+        """A weight computed again where it meets samples: what went into it is one row a sample.
+
+        A state of zeros with which a loop begins is a constant, until it is added to them.
+        """
+        name, function, args, kwargs = weight.origin or (None, None, (), {})
+        others = [t for t in _tensors((args, kwargs)) if not self.weight(t)]
+        if name not in RULES or len(others) != 1 or weight.tensor.shape[axis] != self.n:
+            return None
+        (constant,) = others
+        if constant.ndim <= axis or constant.shape[axis] != self.n:
+            return None
+        self.set_label(constant, Samples(axis))
+        try:
+            weights = [self.weights[id(t)] for t in _tensors((args, kwargs)) if self.weight(t)]
+            return self._use(name, function, args, kwargs, weights)
+        finally:
+            self.set_label(constant, CONSTANT)
+
+    def _derive(self, origin, out, weights):
+        name = origin[0]
+        names = frozenset().union(*(w.names for w in weights))
+        for tensor in _tensors(out):
+            if not tensor.requires_grad or id(tensor) in self.weights:
+                continue
+            axis = self._new_axis(tensor, weights[0].tensor) if name in _EXPANSIONS else None
+            if axis is None or len(weights) > 1:
+                self.weights[id(tensor)] = Weight(tensor, names, None, origin)
+            elif self.recording:
+                where = Samples(axis)
+                self.set_label(tensor, where)
+                use = RULES["expand"].Use(weights[0].tensor.shape)
+                edge = get_gradient_edge(tensor)
+                self.calls.append(Call(use, {"weight": weights[0]}, edge, where, None))
+
+    def _new_axis(self, tensor, source):
+        """The axis that an expansion made for the samples."""
+        if self.n == 1:
+            return -1
+        sizes = (1,) * (tensor.ndim - source.ndim) + tuple(source.shape)
+        pairs = enumerate(zip(sizes, tensor.shape))
+        return next((axis for axis, (old, new) in pairs if old == 1 and new == self.n), None)
+
+    def _use(self, name, function, args, kwargs, weights):
+        if name in RULES and not any(map(_is_wrapped, _tensors((args, kwargs)))):
+            found = RULES[name].apply(self, name, function, args, kwargs)
+            if found is not NotImplemented:
+                return found
+        out = self.run(name, function, args, kwargs)
+        if self.recording and any(t.requires_grad for t in _tensors(out)):
+            self.opaque |= frozenset().union(*(w.names for w in weights))
+        return out
+
+    def record(self, use, weights, out):
+        """Note a call with weights (role -> tensor or None); returns its output to go on with."""
+        weights = {role: self.weight(t) for role, t in weights.items() if self.weight(t)}
+        if not out.requires_grad or not self.recording:
+            return self._separated(out)
+        out = self._separated(out)
+        where, guess = self.where(self.label_of(out), out.shape, weights)
+        if where is None:
+            self.opaque |= frozenset().union(*(w.names for w in weights.values()))
+            return out
+        self.calls.append(Call(use, weights, get_gradient_edge(out), where, guess))
+        self._outputs.append((out, out._version))
+        return out
+
+    def record_expanded(self, weight, expanded, guess):
+        """Note a weight that is expanded to one copy a sample, its first axis."""
+        if self.recording:
+            use = RULES["expand"].Use(weight.tensor.shape)
+            edge = get_gradient_edge(expanded)
+            self.calls.append(Call(use, {"weight": weight}, edge, Samples(0), guess))
+
+    def where(self, label, shape, weights):
+        """A label with an axis, guessed if need be, and what refutes the guess."""
+        if label not in (CONSTANT, UNKNOWN):
+            return label, None
+        names = tuple(sorted(frozenset().union(*(w.names for w in weights.values()))))
+        number = self._count[names] = self._count.get(names, 0) + 1
+        for where in guesses(shape, self.n):
+            if (names, number, where) not in self.plan.refuted:
+                return where, (names, number, where)
+        return None, None
+
+    def _separated(self, out):
+        """A copy of a view, where views are written to: that rewrites the edge's history."""
+        if not (self.plan.clone and out._is_view()):
+            return out
+        copy = out.clone()
+        self.set_label(copy, self.label_of(out))
+        return copy
+
+    @property
+    def views_were_written_to(self):
+        """Whether an edge may have been cut off by an operation in place."""
+        return any(out._version != version and out._is_view() for out, version in self._outputs)
 
 
-def backward(logits, v, calls, others):
-    """Fill the calls' gradients; return which of ``others`` (parameters) received one.
+_EXPANSIONS = {"expand", "expand_as", "broadcast_to", "repeat"}
 
-    ``v`` has shape (n, R, K). No weight gradient is formed for a recorded layer.
-    """
-    inputs = [call.edge for call in calls] + others
-    reached = [False] * len(others)
-    if not inputs or not logits.requires_grad:
-        return reached
-    n_cotangents = v.shape[1]
-    for r in range(n_cotangents):
-        gradients = torch.autograd.grad(
-            logits, inputs, v[:, r], retain_graph=r < n_cotangents - 1, allow_unused=True
-        )
-        for call, gradient in zip(calls, gradients, strict=False):
-            call.gradients.append(gradient)
-        for k, gradient in enumerate(gradients[len(calls) :]):
-            reached[k] = reached[k] or gradient is not None
-    return reached
+
+def _constants(module):
+    """Tensors that belong to a module: parameters, buffers, plain attributes."""
+    yield from module.parameters()
+    yield from module.buffers()
+    for child in module.modules():
+        yield from (v for v in vars(child).values() if isinstance(v, torch.Tensor))
+
+
+def _tensors(value):
+    """All tensors in nested arguments."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+
+
+def _version(tensor):
+    """How often a tensor was written to; those of inference mode don't tell."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _is_in_place(function):
+    name = getattr(function, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
+
+def backward(scalars, wanted, weights, *, retain):
+    """Gradients of ``sum_i weights_i scalars_i`` with respect to edges and parameters."""
+    return torch.autograd.grad(
+        scalars, wanted, weights, retain_graph=retain, allow_unused=True, materialize_grads=False
+    )

@@ -1,15 +1,11 @@
-"""The self-check: the rules against plain autograd, while they run.
+"""The self-check: the rules against autograd, for every row of every batch, while they run.
 
-Rows of a batch are run again by themselves, with plain autograd: their logits and the
-weighted sum of their gradients, parameter by parameter, must be those found in the batch.
-
-* Up to 32 rows of the first batch, and the whole batch whenever the sequence of recorded calls
-  changes;
-* a few random rows of every other batch, so that rows which a network permutes or mixes
-  in a later batch are noticed.
-
-A weight used without its layer is seen as it happens (`capture.Recorder`). A parameter
-that differs changes the plan, and the run starts again.
+The gradient of the sum over a batch, which autograd takes in the same backward pass, must be the
+sum of the rows found, parameter by parameter. That proves the rules where each row is known to
+be of its sample. Where it is only guessed, where the rows differ much in size (the large would
+hide the small), and in the first batch anyhow, a second backward pass takes the sum with
+random weights, divided by the rows' norms. A parameter that differs changes the plan, and the
+run starts again. A few rows are run by themselves: their logits must be those of the batch.
 """
 
 import torch
@@ -17,12 +13,12 @@ import torch
 from .autograd import densified
 from .inputs import checked_forward, n_rows, take
 from .parameters import TOLERANCE
-from .trace import PlanChanged, full_name
+from .plan import Refuted
 
 KINK_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
-HEAD_ROWS = 32
-SPOT_ROWS = 4
-FEWEST_ROWS, SHARE = 2, 64  # small batches: one row in so many, at least these
+FIRST_ROWS, SPOT_ROWS, SHARE = 8, 4, 64  # run by themselves: one row in so many, at most these
+SPREAD = 2.0**6  # of norms in a batch
+NOISE = 20  # in units of what a backward pass at another scale differs by
 
 
 class SelfCheck:
@@ -31,148 +27,158 @@ class SelfCheck:
     def __init__(self, tracer):
         self.tracer, self.module, self.plan = tracer, tracer.module, tracer.plan
         self.active = tracer.device.type != "meta"
+        self._first, self._rows_since = True, 0
         self._generator = torch.Generator().manual_seed(0)
+
+    @property
+    def joint(self):
+        """Whether the next batch's gradients of parameters are wanted in its own pass."""
+        return self.active and not self._first
 
     def before(self, x):
         """Before the first batch is traced: a row's logits must not depend on the others."""
         if self.active:
-            require_independent_rows(self.module, x, self.tracer.dtype)
+            shape = self.tracer.objective.any_shape
+            require_independent_rows(self.module, x, self.tracer.dtype, any_shape=shape)
 
-    def batch(self, x, y, trace):
+    def batch(self, x, trace):
         """After a batch was traced."""
         if not self.active:
             return
-        self._require_finite(trace)
-        new = trace.signature not in self.plan.verified
-        rows = self._rows(len(y), new).to(y.device)
-        if new and (trace.v[rows] == 0).all(2).any():
-            # under a zero cotangent every rule looks right: draw others
-            again = self.tracer(take(x, rows), y[rows], self._random)
-            self._compare(x, y, rows, again, torch.arange(len(rows), device=y.device))
-        self._compare(x, y, rows, trace, rows)
-        self.plan.verified.add(trace.signature)
-
-    def _rows(self, n, new):
-        """Which rows to run again, in random order: a position must not matter either."""
-        few = min(max(FEWEST_ROWS, n // SHARE), SPOT_ROWS)
-        many = few if not new else n if self.plan.verified else HEAD_ROWS
-        return torch.randperm(n, generator=self._generator)[:many]
-
-    def _random(self, logits):
-        shape = len(logits), 1, logits.shape[1]
-        return torch.randn(shape, generator=self._generator).to(logits)
-
-    def _compare(self, x, y, rows, trace, positions):
-        """Hold rows of a batch against a trace in which they have the given positions."""
-        x, y = take(x, rows), y[rows]
-        if not self._wrong(x, trace, positions, TOLERANCE):
-            return
-        # rounding in a batch of another size may push an activation over a kink: then the
-        # rules must hold where these rows are a batch by themselves, and nearly hold here
-        alone = self.tracer(x, y, lambda logits: trace.v[positions])
-        everything = torch.arange(len(rows), device=rows.device)
-        self._revise(alone, self._wrong(x, alone, everything, TOLERANCE))
-        self._revise(trace, self._wrong(x, trace, positions, KINK_TOLERANCE))
-
-    def _wrong(self, x, trace, rows, tolerances):
-        """Parameters whose weighted gradients over some rows of a trace autograd denies."""
-        v = trace.v[rows]
-        weights = torch.randn(v.shape[:2], generator=self._generator).to(v)
-        expected = self._reference(x, trace.logits[rows], v, weights)
-        found = self._weighted_sums(trace, rows, weights)
-        total = torch.stack([g.norm() for g in expected.values()]).norm()
-        wrong = set()
-        for name, gradient in expected.items():
-            # autograd's own rule can only be grossly wrong, and vmap rounds differently
-            own = KINK_TOLERANCE if name in self.tracer.others else tolerances
-            difference = (found.get(name, 0 * gradient) - gradient).norm()
-            if not difference <= own[self.tracer.dtype] * total:
-                wrong.add(name)
-        return wrong
-
-    def _reference(self, x, logits, v, weights):
-        """``sum_i r_i v_i . z_i`` differentiated in one plain backward pass."""
-        parameters = self.tracer.parameters
-        frozen = [p for p in parameters.values() if not p.requires_grad]
-        for p in frozen:
-            p.requires_grad_(True)
-        try:
-            again = checked_forward(self.module, x, self.tracer.dtype)
-            _require_same(again.detach(), logits, "again on some rows of a batch")
-            if not again.requires_grad:
-                raise ValueError(
-                    "The network's output does not depend on the selected parameters (or its "
-                    "forward pass detaches it), so the kernel would be zero."
-                )
-            cotangent = torch.einsum("nr,nrk->nk", weights, v)
-            gradients = torch.autograd.grad(
-                again, list(parameters.values()), cotangent, allow_unused=True
+        _require_finite(trace)
+        self._require_same_logits(x, trace)
+        if not trace.scalars.requires_grad:
+            raise ValueError(
+                "The network's output does not depend on the selected parameters (or its forward "
+                "pass detaches it), so the kernel would be zero."
             )
-        finally:
-            for p in frozen:
-                p.requires_grad_(False)
-        return {
-            name: torch.zeros_like(p) if g is None else densified(g)
-            for (name, p), g in zip(parameters.items(), gradients, strict=True)
+        norms = _norms(trace)
+        if trace.joint is not None:
+            self._revise(trace, self._wrong(trace, torch.ones_like(norms), norms, trace.joint))
+        present = norms[norms > 0]
+        uneven = len(present) and present.max() > SPREAD * present.min()
+        if trace.joint is None or not trace.proven or uneven:
+            weights = self._weights(norms)
+            self._revise(trace, self._wrong(trace, weights, norms))
+        self._first = False
+
+    def _weights(self, norms):
+        """Random weights of the rows, which bring them to a common size."""
+        least = torch.finfo(norms.dtype).tiny ** 0.5
+        typical = norms.max().clamp(min=least)
+        u = torch.rand(norms.shape, generator=self._generator).to(norms) + 0.5
+        signs = torch.randint(0, 2, norms.shape, generator=self._generator).to(norms) * 2 - 1
+        return signs * u * (typical / norms.clamp(min=1e-12 * float(typical)))
+
+    def _wrong(self, trace, weights, norms, expected=None):
+        """Parameters whose weighted sum over the rows of a trace autograd denies."""
+        expected = self._weighted_gradients(trace, weights) if expected is None else expected
+        shapes = {name: p.shape for name, p in self.tracer.parameters.items()}
+        found = _weighted_sums(trace, weights, shapes)
+        scale = float((weights * norms).norm())
+        errors = {}
+        for name, p in self.tracer.parameters.items():
+            gradient = expected[name]
+            gradient = torch.zeros_like(p) if gradient is None else densified(gradient)
+            error = float((found.get(name, 0 * gradient) - gradient).norm())
+            own = KINK_TOLERANCE if name in self.plan.autograd else TOLERANCE
+            if not error <= own[self.tracer.dtype] * scale:
+                errors[name] = error
+        return self._above_noise(trace, weights, errors)
+
+    def _above_noise(self, trace, weights, errors):
+        """Those among errors that rounding inside of the network doesn't explain."""
+        if not errors:
+            return set()
+        one, other = (self._weighted_gradients(trace, c * weights) for c in (1.0, 1 / 3))
+        noise = {
+            name: float((one[name] - 3 * other[name]).norm()) if one[name] is not None else 0.0
+            for name in errors
         }
+        return {name for name, error in errors.items() if not error <= NOISE * noise[name]}
 
-    def _weighted_sums(self, trace, rows, weights):
-        found = {}
-        for key, factor in trace.factors.items():
-            flat = factor.take(rows).weighted_sum(weights)
-            if key in self.tracer.layers:
-                parts = self.tracer.layers[key].split(flat)
-                found |= {full_name(key, name): part for name, part in parts.items()}
-            else:
-                found[key] = flat.view(self.module.get_parameter(key).shape)
-        return found
+    def _weighted_gradients(self, trace, weights):
+        gradients = torch.autograd.grad(
+            trace.scalars,
+            list(self.tracer.parameters.values()),
+            weights.view_as(trace.scalars).to(trace.scalars),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return dict(zip(self.tracer.parameters, gradients))
 
-    def _require_finite(self, trace):
-        for key, factor in trace.factors.items():
-            if not all(_is_finite(tensor) for tensor in factor.tensors):
-                raise ValueError(
-                    f"The gradients of {key!r} contain NaN or infinity for some samples (a "
-                    "square root at zero? an overflow?); their kernel would be meaningless."
-                )
+    def _require_same_logits(self, x, trace):
+        """Some rows, in random order and without the others."""
+        n = n_rows(x)
+        self._rows_since += n
+        few = FIRST_ROWS if self._first else min(SPOT_ROWS, self._rows_since // SHARE)
+        if n == 1 or few == 0:
+            return
+        self._rows_since = 0
+        rows = torch.randperm(n, generator=self._generator)[:few].to(trace.logits.device)
+        with torch.no_grad():
+            shape = self.tracer.objective.any_shape
+            again = checked_forward(
+                self.module, take(x, rows), self.tracer.dtype, any_shape=shape
+            )  # fmt: skip
+        _require_same(again, trace.logits[rows], "again on some rows of a batch")
 
     def _revise(self, trace, wrong):
-        """Another layout, else the autograd rule, else one sample at a time, else an error."""
+        """Another guess, else the autograd rule, else one sample at a time, else an error."""
         if not wrong:
             return
-        layouts = {key: layout for key, layout, _ in trace.signature}
-        for key, rule in self.tracer.layers.items():
-            names = {name for name in rule.names if full_name(key, name) in wrong}
-            if names and key in trace.ambiguous:
-                self.plan.wrong_layouts.add((key, layouts[key]))
-            elif names:
-                self.tracer.give_up(key, names)
-            wrong -= {full_name(key, name) for name in names}
-        if wrong:
-            if self.plan.loop:
-                raise ValueError(
-                    f"The gradients of {sorted(wrong)} taken one sample at a time do not add "
-                    "up to those of the batch: the network is not a function of single rows."
-                )
-            self.plan.loop = True
-        raise PlanChanged
+        guesses = {c.guess for c in trace.calls if c.guess and wrong & set(c.guess[0])}
+        covered = frozenset(wrong & self.tracer.covered.keys())
+        if guesses:
+            raise Refuted(self.plan.but(refuted=self.plan.refuted | guesses))
+        if covered:
+            raise Refuted(self.plan.but(autograd=self.plan.autograd | covered))
+        if self.plan.loop:
+            raise ValueError(
+                f"The gradients of {sorted(wrong)} taken one sample at a time do not add "
+                "up to those of the batch: the network is not a function of single rows."
+            )
+        raise Refuted(self.plan.but(loop=True))
 
 
-def require_independent_rows(module, x, dtype):
+def require_independent_rows(module, x, dtype, *, any_shape=False):
     """Refuse a network whose logits of a row depend on the rest of the batch."""
     n = min(n_rows(x), SPOT_ROWS)
     if n == 1:
         return
     x = take(x, slice(0, n))
-    logits = checked_forward(module, x, dtype).detach()
-    try:
-        alone = checked_forward(module, take(x, slice(n - 1, n)), dtype).detach()
-    except ValueError as error:
-        raise ValueError(
-            "The network fails on one row alone, so its logits depend on the rest of the batch "
-            "(BatchNorm without running statistics?); the kernel of a pair would not be "
-            f"defined. {error}"
-        ) from error
+    with torch.no_grad():
+        logits = checked_forward(module, x, dtype, any_shape=any_shape)
+        try:
+            row = take(x, slice(n - 1, n))
+            alone = checked_forward(module, row, dtype, any_shape=any_shape)
+        except ValueError as error:
+            raise ValueError(
+                "The network fails on one row alone, so its logits depend on the rest of the "
+                "batch (BatchNorm without running statistics?); the kernel of a pair would not "
+                f"be defined. {error}"
+            ) from error
     _require_same(alone, logits[n - 1 :], "on one row alone and in a batch")
+
+
+def _norms(trace):
+    """Norms of the rows, or at least these: (n * R,)."""
+    squares = [factor.magnitudes().double() ** 2 for factor in trace.factors.values()]
+    if not squares:
+        return torch.zeros(trace.scalars.numel(), device=trace.scalars.device)
+    return sum(squares).sqrt().to(trace.scalars.dtype)
+
+
+def _weighted_sums(trace, weights, shapes):
+    """Weighted sums of the rows by parameter; slices of one parameter add up."""
+    weights, found = weights.view_as(trace.scalars), {}
+    for block in trace.blocks:
+        flat = block.factor.weighted_sum(weights.to(block.factor.tensors[-1].dtype))
+        for name, part in block.parts(flat).items():
+            found[name] = found[name] + part if name in found else part
+    for name, factor in trace.slow.items():
+        found[name] = factor.weighted_sum(weights).view(shapes[name])
+    return found
 
 
 def _require_same(logits, others, how):
@@ -185,6 +191,15 @@ def _require_same(logits, others, how):
             "layer?) or on random numbers (functional dropout?). Make the network's evaluation "
             "mode deterministic and sample-wise."
         )
+
+
+def _require_finite(trace):
+    for key, factor in trace.factors.items():
+        if not all(_is_finite(tensor) for tensor in factor.tensors):
+            raise ValueError(
+                f"The gradients of {key!r} contain NaN or infinity for some samples (a "
+                "square root at zero? an overflow?); their kernel would be meaningless."
+            )
 
 
 def _is_finite(tensor):

@@ -1,34 +1,65 @@
 """From a network and data to factors, batch by batch, under the self-check."""
 
 import warnings
+from dataclasses import dataclass, field
 
 import torch
 
 from ..exceptions import AutogradRuleWarning, ProbabilityOutputWarning
-from .check import SelfCheck
-from .features import Collected, Features
+from .blocks import structure_of
+from .check import SPOT_ROWS, SelfCheck
+from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
+from .objectives import find_objective
 from .parameters import refuse_network, require_finite_state, select_parameters
+from .plan import Plan, require_alike, settle
 from .session import borrowed
 from .sources import Recomputed
-from .trace import Plan, PlanChanged, Tracer
+from .trace import Tracer
+
+BATCH_BYTES = 2**25  # activations and patches of a batch: they stay in the allocator
+MOST_ROWS = 256
+
+
+@dataclass
+class Findings:
+    """What runs showed about the network, to be warned of once.
+
+    ``probabilities`` says whether all outputs look like some, None where there were none.
+    """
+
+    probabilities: bool | None = None
+    slow: set = field(default_factory=set)
+    structure: dict = field(default_factory=dict)
 
 
 class Extractor:
-    """Computes the factors of labelled samples under one network, cotangent and plan."""
+    """Computes the factors of labelled samples under one network and objective.
 
-    def __init__(self, module, cotangent, *, parameters=None, batch_size=256, plan=None):
+    Attributes
+    ----------
+    plan : Plan
+        That of the last run.
+    batch_size : int or "auto"
+        Samples in one forward pass; ``"auto"`` bounds the memory of a batch.
+    """
+
+    def __init__(self, module, objective, *, parameters=None, batch_size="auto", plan=None):
         refuse_network(module)
-        self.module, self.cotangent, self.batch_size = module, cotangent, batch_size
-        self.plan = Plan() if plan is None else plan
-        names = select_parameters(module, parameters)
-        self.tracer = Tracer(module, cotangent, names, self.plan)
-        self._probabilities = False  # as far as is known
+        self.module, self.objective = module, find_objective(objective)
+        self.batch_size, self.plan = batch_size, Plan() if plan is None else plan
+        self.names = select_parameters(module, parameters)
+        self._warned_of = set(self.plan.autograd)
 
     @property
     def n_parameters(self):
         """Dimension d of the features."""
-        return sum(p.numel() for p in self.tracer.parameters.values())
+        return sum(self.module.get_parameter(name).numel() for name in self.names)
+
+    @property
+    def parameter(self):
+        """One of the network's: of its dtype, and on its device."""
+        return next(p for p in self.module.parameters() if p.is_floating_point())
 
     def __sizeof__(self):
         own = [*self.module.parameters(), *self.module.buffers()]
@@ -49,66 +80,80 @@ class Extractor:
         -------
         features : Features or Recomputed
         """
-        while True:
-            try:
-                found = self._all(X, y, sketch, limit)
-                break
-            except PlanChanged:
-                continue
-        self.warn()
-        return found
 
-    def _all(self, X, y, sketch, limit):
-        batches, n = self.batches(X, y, sketch), n_rows(X)
-        collected = Collected(n)
-        for features in batches:
-            if limit is not None and features.sample_bytes * n > limit:
-                break
-            collected.add(features)
-        else:
-            return collected.features()
-        for _ in batches:
-            pass
-        y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
-        return Recomputed(self, X, y, sketch, features)
+        def attempt(plan):
+            sink = _Limited(n_rows(X), limit)
+            return sink, self.run(plan, X, y, sink, sketch=sketch)
 
-    def batches(self, X, y=None, sketch=None, *, checked=False):
-        """The features batch by batch, under the self-check unless they were checked before.
+        (sink, findings), plan = settle(attempt, self.plan)
+        self.plan = plan.laid_out(findings.structure)
+        self.warn(findings)
+        if sink.fits:
+            return sink.features()
+        return Recomputed(self, X, _labels(y, n_rows(X)), sketch, sink.last)
+
+    def again(self, X, y, sketch):
+        """Features that were computed and checked before."""
+        sink = Collected(n_rows(X))
+        self.run(self.plan, X, y, sink, sketch=sketch, checked=True)
+        return sink.features()
+
+    def run(self, plan, X, y, sink, *, sketch=None, checked=False):
+        """Push the features into a sink batch by batch; what was found about the network.
+
+        They are checked unless they were before.
 
         Raises
         ------
-        PlanChanged
-            If the check refutes a rule: what was computed before does not fit.
+        Refuted
+            If the check refutes the plan: what was computed before does not fit.
         """
         require_real_numbers(X)
-        n = n_rows(X)
+        n, findings = n_rows(X), Findings()
         if n == 0:
             raise ValueError("X has no samples.")
-        y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
-        with borrowed(self.module):
+        y, like = _labels(y, n), self.parameter
+        with borrowed(self.module, self.names):
             require_finite_state(self.module)
-            self.tracer.prepare()
-            check = None if checked else SelfCheck(self.tracer)
-            for start in range(0, n, self.batch_size):
-                rows = slice(start, min(start + self.batch_size, n))
-                x = to_batch(X, rows, self.tracer.dtype, self.tracer.device)
-                features = self._batch(x, y[rows].to(self.tracer.device), check, start == 0)
-                yield features if sketch is None else sketch(features)
+            tracer = Tracer(self.module, self.objective, self.names, plan)
+            check = None if checked else SelfCheck(tracer)
+            if check is not None:
+                check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
+            step, structure = self._rows_of_a_batch(tracer, X), dict(plan.structure)
+            for start in range(0, n, step):
+                rows = slice(start, min(start + step, n))
+                x = to_batch(X, rows, like.dtype, like.device)
+                trace = tracer(x, y[rows].to(like.device), joint=check is not None and check.joint)
+                if check is not None:
+                    check.batch(x, trace)
+                _take_in(findings, trace)
+                require_alike(plan, structure, structure_of(trace.blocks))
+                features = Features(trace.factors, _spec(trace, like), dict(structure))
+                sink.add(features if sketch is None else sketch(features))
+        findings.structure = structure
+        return findings
 
-    def _batch(self, x, y, check, first):
-        if check is not None and first:
-            check.before(x)
-        trace = self.tracer(x, y)
-        if check is not None:
-            check.batch(x, y, trace)
-            if first:
-                self._probabilities = True
-            self._probabilities = self._probabilities and _look_like_probabilities(trace.logits)
-        return Features(trace.factors, trace.v)
+    def rows_of_a_batch(self, X):
+        """Samples in one forward pass."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        like = self.parameter
+        with borrowed(self.module, self.names):
+            tracer = Tracer(self.module, self.objective, self.names, self.plan)
+            SelfCheck(tracer).before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
+            return self._rows_of_a_batch(tracer, X)
 
-    def warn(self):
-        """Warn of what the last run showed about the network."""
-        if self._probabilities:
+    def _rows_of_a_batch(self, tracer, X):
+        if self.batch_size == "auto":
+            row = to_batch(X, slice(0, 1), tracer.dtype, tracer.device)
+            with tracer.recorder(1) as recorder:
+                tracer.forward(recorder, row)
+            self.batch_size = max(1, min(MOST_ROWS, BATCH_BYTES // max(1, recorder.n_bytes)))
+        return self.batch_size
+
+    def warn(self, findings):
+        """Warn of what runs showed about the network."""
+        if findings.probabilities:
             warnings.warn(
                 "Every row of the network's output is non-negative and sums to 1: it looks like "
                 "probabilities, and the kernel is defined on logits. Remove the softmax and "
@@ -116,18 +161,49 @@ class Extractor:
                 ProbabilityOutputWarning,
                 stacklevel=4,
             )
-        slow = [name for name in self.tracer.others if name in self.plan.slow]
-        if slow and not self.plan.warned:
-            self.plan.warned = True
+        slow = [name for name in self.names if name in findings.slow - self._warned_of]
+        if slow:
+            self._warned_of.update(slow)
             warnings.warn(
-                f"No layer rule covers the parameters {slow}: they take the autograd rule, "
+                f"No rule covers the parameters {slow}: they take the autograd rule, "
                 "which is exact but slower.",
                 AutogradRuleWarning,
                 stacklevel=4,
             )
 
 
+class _Limited(Collected):
+    """Keeps batches up to a limit of bytes; ``last`` is one of them in any case."""
+
+    def __init__(self, n_samples, limit):
+        super().__init__(n_samples)
+        self._limit, self.fits, self.last = limit, True, None
+
+    def add(self, batch):
+        """Take in the next batch, if all of its kind will fit."""
+        if self.last is None and self._limit is not None:
+            self.fits = batch.sample_bytes * self.n_samples <= self._limit
+        self.last = batch
+        if self.fits:
+            super().add(batch)
+
+
+def _take_in(findings, trace):
+    findings.slow |= trace.slow.keys()
+    if findings.probabilities is not False:
+        findings.probabilities = _look_like_probabilities(trace.logits)
+
+
+def _spec(trace, like):
+    n, R = trace.scalars.shape
+    return Spec(n, R, trace.logits.shape[-1], like.dtype, like.device)
+
+
+def _labels(y, n):
+    return torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
+
+
 def _look_like_probabilities(logits):
-    if logits.device.type == "meta" or logits.shape[1] == 1:
+    if logits.device.type == "meta" or logits.ndim != 2 or logits.shape[1] == 1:
         return False
     return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-4).all())

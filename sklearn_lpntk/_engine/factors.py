@@ -2,11 +2,12 @@
 
 A factor holds, for one layer (or one parameter), the gradients of n samples and R
 cotangents each; rows are sample-major, so row ``i * R + r`` is cotangent r of sample i.
-Every factor can add its part of the kernel to a tile (`add_gram`), sum its rows with
+Every factor can compute its part of a tile of the kernel (`gram`), sum its rows with
 weights into one flat gradient (`weighted_sum`), multiply its rows with such a gradient
 (`dot`), and write its rows out (`materialise`).
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -18,6 +19,7 @@ DOUBLE_ROWS = 48
 # up to these lengths only
 COLUMN_BLOCK = {torch.float64: 192}
 OTHER_COLUMN_BLOCK = 384
+BLOCKS = 64  # summed in the factors' own precision; more of them in double precision
 
 
 class Dense:
@@ -88,11 +90,9 @@ class Dense:
     def dot(self, flat):
         return (self.phi @ flat).unflatten(0, (-1, self.n_cotangents))
 
-    def add_gram(self, other, out):
-        step = column_block(self.phi.dtype)
-        for start in range(0, self.n_columns, step):
-            block = slice(start, start + step)
-            out.addmm_(self.phi[:, block], other.phi[:, block].T)
+    def gram(self, other):
+        """The (n R, m R') products with the rows of another factor."""
+        return product(self.phi, other.phi)
 
 
 class Outer:
@@ -193,27 +193,28 @@ class Outer:
         """The flat gradient, as a matrix, applied to every activation: (T, n, O)."""
         return self.a @ flat.view(self.g.shape[2], -1).T
 
-    def add_gram(self, other, out):
-        R = self.n_cotangents
-        longest = max(len(self.a), len(other.a)) * R
-        step = padded(1024 // longest, self.g.dtype)  # the (T n R, T n R) products stay in cache
+    def gram(self, other):
+        """The (n R, m R') products with the rows of another factor."""
+        out = self.g.new_zeros(self.g.shape[1], other.g.shape[1])
+        longest = max(len(self.a) * self.n_cotangents, len(other.a) * other.n_cotangents)
+        step = padded(1024 // longest, 1, self.g.dtype)  # the products stay in cache
         for rows in _even_slices(self.n_samples, step, self.g.dtype):
             for cols in _even_slices(other.n_samples, step, self.g.dtype):
-                tile = out[rows.start * R : rows.stop * R, cols.start * R : cols.stop * R]
-                self._add_gram_tile(other, rows, cols, tile)
+                left, right = (_scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
+                self._add_tile(other, rows, cols, out[left, right])
+        return out
 
-    def _add_gram_tile(self, other, rows, cols, out):
-        R, n, m = self.n_cotangents, rows.stop - rows.start, cols.stop - cols.start
-        g_rows = slice(rows.start * R, rows.stop * R)
-        g_cols = slice(cols.start * R, cols.stop * R)
+    def _add_tile(self, other, rows, cols, out):
+        n, m, R, S = (rows.stop - rows.start, cols.stop - cols.start, self.n_cotangents,
+                      other.n_cotangents)  # fmt: skip
         left = self._activation_gram(other, rows, cols)
-        right = _position_gram(self.g[:, g_rows], other.g[:, g_cols])
-        out = out.unflatten(0, (n, R)).unflatten(2, (m, R))
+        right = _position_gram(self.g[:, _scaled(rows, R)], other.g[:, _scaled(cols, S)])
+        out = out.unflatten(0, (n, R)).unflatten(2, (m, S))
 
         def product(t, u):
             a = left[t * n : (t + 1) * n, u * m : (u + 1) * m]
-            g = right[t * n * R : (t + 1) * n * R, u * m * R : (u + 1) * m * R]
-            return a[:, None, :, None] * g.unflatten(0, (n, R)).unflatten(2, (m, R))
+            g = right[t * n * R : (t + 1) * n * R, u * m * S : (u + 1) * m * S]
+            return a[:, None, :, None] * g.unflatten(0, (n, R)).unflatten(2, (m, S))
 
         # (t, u) and (u, t) are added to each other first: so the transposed tile has the
         # same bits
@@ -312,11 +313,41 @@ def column_block(dtype):
     return COLUMN_BLOCK.get(dtype, OTHER_COLUMN_BLOCK)
 
 
-def padded(n_samples, dtype):
+def padded(n_samples, n_cotangents, dtype):
     """The least number of samples, at least this one, of a product that is bit-stable."""
     if dtype == torch.float64:
-        return max(1, -(-n_samples // DOUBLE_ROWS)) * DOUBLE_ROWS
-    return max(n_samples, MIN_ROWS)
+        unit = DOUBLE_ROWS // math.gcd(DOUBLE_ROWS, n_cotangents)
+        return max(1, -(-n_samples // unit)) * unit
+    return max(n_samples, -(-MIN_ROWS // n_cotangents))
+
+
+def product(x, y):
+    """``x @ y.T``, bit-stable in the choice of rows, accumulated in blocks of columns."""
+    n, m, step = len(x), len(y), column_block(x.dtype)
+    same, x = y is x, _with_rows(x)
+    y = x if same else _with_rows(y)
+    if x.shape[1] <= step:
+        return (x @ y.T)[:n, :m]
+    out = None
+    for start in range(0, x.shape[1], BLOCKS * step):
+        part = x.new_zeros(len(x), len(y))
+        for first in range(start, min(start + BLOCKS * step, x.shape[1]), step):
+            block = slice(first, first + step)
+            part.addmm_(x[:, block], y[:, block].T)
+        if out is None and start + BLOCKS * step >= x.shape[1]:
+            return part[:n, :m]
+        out = part.double() if out is None else out.add_(part)
+    return out[:n, :m]
+
+
+def _with_rows(x):
+    """A matrix with rows of zeros appended up to a number that makes products bit-stable."""
+    missing = padded(len(x), 1, x.dtype) - len(x)
+    return torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
+
+
+def _scaled(rows, R):
+    return slice(rows.start * R, rows.stop * R)
 
 
 def _even_slices(n, step, dtype):
@@ -332,13 +363,8 @@ def _position_major(g):
 
 
 def _position_gram(x, y):
-    """Products of all rows of two (T, rows, P) stacks, accumulated in column blocks."""
-    x, y = x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])
-    if x.shape[1] <= column_block(x.dtype):
-        return x @ y.T
-    out = x.new_zeros(len(x), len(y))
-    Dense(x, 1).add_gram(Dense(y, 1), out)
-    return out
+    """Products of all rows of two (T, rows, P) stacks."""
+    return product(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])).to(x.dtype)
 
 
 def _take_samples(x, rows, n_cotangents, axis):
@@ -354,9 +380,3 @@ def _pad_positions(x, n_positions):
     if len(x) == n_positions:
         return x
     return torch.cat([x, x.new_zeros(n_positions - len(x), *x.shape[1:])])
-
-
-def pad_samples(factor, n_samples):
-    """The factor with rows of zeros appended, up to ``n_samples`` samples."""
-    missing = n_samples - factor.n_samples
-    return factor if missing <= 0 else factor.cat([factor, factor.zeros(missing)])

@@ -1,25 +1,46 @@
 """The features of a set of samples: their factors, layer by layer."""
 
+from dataclasses import dataclass, replace
+
 import torch
 
-from .factors import alike, pad_samples, padded
+from .factors import alike, padded
 from .session import full_precision
 
 
-class Features:
-    """Per-sample gradients of n samples and R cotangents each, as a dict of factors.
+@dataclass(frozen=True)
+class Spec:
+    """What features are, whatever factors they have: n samples, R scalars each, of K logits."""
 
-    ``v`` are the cotangents, of shape (n, R, K), in the dtype and on the device of the
-    factors: a layer may be missing from the dict, they never are.
+    n_samples: int
+    n_cotangents: int
+    n_logits: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def zeros(self, *columns, dtype=None):
+        """An array of zeros with a row for every scalar of every sample."""
+        rows = self.n_samples * self.n_cotangents
+        return torch.zeros(rows, *columns, dtype=dtype or self.dtype, device=self.device)
+
+
+class Features:
+    """Per-sample gradients of n samples and R scalars each, as a dict of factors.
+
+    A layer that no sample of theirs called may be missing from the dict. ``structure`` tells
+    how the factors belong to parameters; what is combined must agree in it.
     """
 
     in_memory = True
     uses_network = False
 
-    def __init__(self, factors, v):
-        self.factors, self.v = factors, v
-        self.n_samples, self.n_cotangents, self.n_logits = v.shape
-        self.dtype, self.device = v.dtype, v.device
+    def __init__(self, factors, spec, structure=None):
+        self.factors, self.spec, self.structure = factors, spec, structure or {}
+
+    def __getattr__(self, name):
+        if name in Spec.__dataclass_fields__:
+            return getattr(self.spec, name)
+        raise AttributeError(name)
 
     @property
     def columns(self):
@@ -28,22 +49,24 @@ class Features:
 
     @property
     def tensors(self):
-        return [self.v, *(t for f in self.factors.values() for t in f.tensors)]
+        return [t for f in self.factors.values() for t in f.tensors]
 
     @property
     def layout(self):
         """What batches must share to be written into one array."""
-        return [(key, f.layout) for key, f in self.factors.items()], self.v.shape[1:]
+        keys = [(key, f.layout) for key, f in self.factors.items()]
+        return keys, self.n_cotangents, self.structure
 
     def empty(self, n_samples):
         """Features of this layout, with room for other samples."""
         factors = {key: factor.empty(n_samples) for key, factor in self.factors.items()}
-        return Features(factors, self.v.new_empty(n_samples, *self.v.shape[1:]))
+        return Features(factors, replace(self.spec, n_samples=n_samples), self.structure)
 
     @property
     def sample_bytes(self):
         """Memory that the factors of one sample take, rounded up."""
-        return -(-sum(t.numel() * t.element_size() for t in self.tensors) // self.n_samples)
+        total = sum(t.numel() * t.element_size() for t in self.tensors)
+        return max(1, -(-total // max(1, self.n_samples)))
 
     def __sizeof__(self):  # schedulers of other processes ask how much there is to send
         return object.__sizeof__(self) + self.sample_bytes * self.n_samples
@@ -58,37 +81,48 @@ class Features:
             parts = [b.factors.pop(key, None) or some.zeros(b.n_samples) for b in batches]
             parts = alike(parts)
             factors[key] = parts[0].cat(parts)
-        return cls(factors, torch.cat([b.v for b in batches]))
+        n_samples = sum(b.n_samples for b in batches)
+        structure = {k: v for b in batches for k, v in b.structure.items()}
+        if any(structure[k] != v for b in batches for k, v in b.structure.items()):
+            raise ValueError("Features that are laid out differently can't be stacked.")
+        return cls(factors, replace(batches[0].spec, n_samples=n_samples), structure)
 
     def take(self, rows):
         """The samples of a slice or an index tensor, in its order."""
         factors = {key: factor.take(rows) for key, factor in self.factors.items()}
-        return Features(factors, self.v[rows])
+        n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        return Features(factors, replace(self.spec, n_samples=n), self.structure)
 
     def to(self, target):
         """The same in another dtype, or on another device."""
         factors = {key: factor.to(target) for key, factor in self.factors.items()}
-        return Features(factors, self.v.to(target))
+        what = "dtype" if isinstance(target, torch.dtype) else "device"
+        return Features(factors, replace(self.spec, **{what: target}), self.structure)
 
     def gram(self, other):
-        """The (n R, m R) kernel block with other features.
+        """The (n R, m R') kernel block with other features.
 
-        Bit-stable: an entry is the same whichever rows are computed beside it, for tiles
-        are padded to sizes for which matrix products are.
+        Bit-stable: an entry is the same whichever rows are computed beside it, for products
+        are padded to sizes for which they are. Every layer's tile starts from zero, and layers
+        are summed in double precision: a small layer would be lost in a large sum.
         """
-        n, m, R = self.n_samples, other.n_samples, self.n_cotangents
-        rows, cols = padded(n, self.dtype), padded(m, self.dtype)
-        out = self.v.new_zeros(rows * R, cols * R)
+        tiles = []
         with full_precision(self.device):
             for key, factor in self.factors.items():
                 if key in other.factors:
                     left, right = alike([factor, other.factors[key]])
-                    pad_samples(left, rows).add_gram(pad_samples(right, cols), out)
-        return out[: n * R, : m * R]
+                    tiles.append(left.gram(right))
+            if not tiles:
+                return self.spec.zeros(other.n_samples * other.n_cotangents)
+            out = tiles[0] if len(tiles) == 1 else tiles[0].double()
+            for tile in tiles[1:]:
+                out += tile
+        return out.to(self.dtype)
 
     def diagonal(self):
         """Squared norms of the features, of shape (n R,), by the same products as `gram`."""
-        parts = [self.take(rows) for rows in slices(self.n_samples, padded(1, self.dtype))]
+        step = padded(1, self.n_cotangents, self.dtype)
+        parts = [self.take(rows) for rows in slices(self.n_samples, step)]
         return torch.cat([part.gram(part).diagonal() for part in parts])
 
     def materialise(self, columns=None):
@@ -102,8 +136,8 @@ class Features:
                 with full_precision(self.device):
                     phi.append(self.factors[key].materialise().phi)
             else:
-                phi.append(self.v.new_zeros(self.n_samples * self.n_cotangents, width))
-        return torch.cat([self.v.new_zeros(self.n_samples * self.n_cotangents, 0), *phi], 1)
+                phi.append(self.spec.zeros(width))
+        return torch.cat([self.spec.zeros(0), *phi], 1)
 
     def weighted_sums(self, V):
         """``phi^T V`` for V of shape (n R, p), layer by layer: dict of key -> (p, P)."""
@@ -116,7 +150,7 @@ class Features:
 
     def dots(self, sums, n_columns):
         """``phi @ sums`` for such sums, of shape (n R, n_columns)."""
-        out = self.v.new_zeros(self.n_samples, self.n_cotangents, n_columns)
+        out = self.spec.zeros(n_columns).unflatten(0, (self.n_samples, self.n_cotangents))
         with full_precision(self.device):
             for key, factor in self.factors.items():
                 for p in range(n_columns if key in sums else 0):
@@ -132,15 +166,15 @@ class Collected:
     """
 
     def __init__(self, n_samples):
-        self._n, self._parts, self._filled = n_samples, [], 0
+        self.n_samples, self._parts, self._filled = n_samples, [], 0
 
     def add(self, batch):
         """Take in the next batch."""
-        if batch.n_samples == self._n:
+        if batch.n_samples == self.n_samples:
             self._parts.append(batch)
             return
         if not self._parts:
-            self._parts.append(batch.empty(self._n))
+            self._parts.append(batch.empty(self.n_samples))
         rows = slice(self._filled, self._filled + batch.n_samples)
         if len(self._parts) == 1 and self._parts[0].layout == batch.layout:
             for target, given in zip(self._parts[0].take(rows).tensors, batch.tensors):

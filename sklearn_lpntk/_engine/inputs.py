@@ -90,15 +90,16 @@ def _to_tensor(value, dtype, device):
     return value
 
 
-def forward(module, x):
+def forward(module, x, prepare=None):
     """Logits of shape (n, K): the module's output, or element 0 of a tuple (as in skorch).
 
-    The module gets a copy of x: it may work in place.
+    The module gets a copy of x: it may work in place. ``prepare`` is called with that copy.
     """
-    if isinstance(x, Mapping):
-        out = module(**{key: value.clone() for key, value in x.items()})
-    else:
-        out = module(x.clone())
+    many = isinstance(x, Mapping)
+    x = {key: value.clone() for key, value in x.items()} if many else x.clone()
+    if prepare is not None:
+        prepare(x)
+    out = module(**x) if many else module(x)
     if isinstance(out, (tuple, list)):
         out = out[0]
     # one logit a sample, or a squeezed batch of one
@@ -107,10 +108,10 @@ def forward(module, x):
     return out
 
 
-def checked_forward(module, x, dtype=None):
+def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
     """`forward` whose errors name what was given and what the network looks like."""
     try:
-        logits = forward(module, x)
+        logits = forward(module, x, prepare)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -121,7 +122,8 @@ def checked_forward(module, x, dtype=None):
         ) from error
     n = n_rows(x)
     tensor = isinstance(logits, torch.Tensor)
-    if not tensor or logits.ndim != 2 or len(logits) != n or not logits.shape[1]:
+    shaped = tensor and (logits.ndim == 2 or (any_shape and logits.ndim > 2))
+    if not shaped or len(logits) != n or not logits.numel():
         given = f"shape {tuple(logits.shape)}" if tensor else f"a {type(logits).__name__}"
         raise ValueError(
             "The network must return logits of shape (n_samples, n_logits) or (n_samples,), or "

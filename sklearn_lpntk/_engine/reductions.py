@@ -14,7 +14,6 @@ import torch
 
 from .bounds import Bounds, rows_and_columns
 from .features import slices
-from .screen import Screen
 from .task import Task
 
 GUESSES = 4  # tiles of columns whose best bound is tried first, for each row
@@ -40,17 +39,15 @@ class Dominated(NamedTuple):
     n_evaluated: int
 
 
-def row_extremes(operator, k=1, *, largest=True, screened=False, bounds=None, map=map):
+def row_extremes(kernel, k=1, *, largest=True, bounds=None, map=map):
     """The k largest (or smallest) entries of every row off the diagonal, and their columns.
 
     Parameters
     ----------
-    operator : KernelOperator
+    kernel : Kernel
         Symmetric, with one cotangent a sample.
-    screened : bool
-        Let products in bfloat16 decide what they can, where the device is fast at them.
     bounds : Bounds, optional
-        Of this operator, where they are at hand.
+        Of this kernel, where they are at hand.
     map : callable
         ``map(function, iterable)``, which may run the calls anywhere.
 
@@ -58,28 +55,28 @@ def row_extremes(operator, k=1, *, largest=True, screened=False, bounds=None, ma
     -------
     extremes : Extremes
     """
-    bounds = Bounds(operator) if bounds is None else bounds
+    bounds = Bounds(kernel) if bounds is None else bounds
     sign = 1 if largest else -1
-    rule = partial(_Largest, k=k, dtype=operator._features.dtype)
-    (values, indices), count = _reduce(operator, bounds, rule, sign, screened, map)
+    rule = partial(_Largest, k=k, dtype=kernel.left.dtype)
+    (values, indices), count = _reduce(kernel, bounds, rule, sign, map)
     return Extremes(sign * values, indices, count)
 
 
-def dominated(operator, margin, *, screened=False, bounds=None, map=map):
+def dominated(kernel, margin, *, bounds=None, map=map):
     """Which samples i have some j != i with ``k_ij > k_ii (1 + margin)``.
 
     Parameters
     ----------
-    operator, screened, bounds, map : as in `row_extremes`
+    kernel, bounds, map : as in `row_extremes`
     margin : float
 
     Returns
     -------
     dominated : Dominated
     """
-    bounds = Bounds(operator) if bounds is None else bounds
+    bounds = Bounds(kernel) if bounds is None else bounds
     rule = partial(_Above, limits=above(bounds.diagonal, margin))
-    (mask,), count = _reduce(operator, bounds, rule, 1, screened, map)
+    (mask,), count = _reduce(kernel, bounds, rule, 1, map)
     return Dominated(mask, count)
 
 
@@ -88,12 +85,12 @@ def above(diagonal, margin):
     return diagonal.double() * (1 + margin)
 
 
-def refined(operator, candidates):
+def refined(kernel, candidates):
     """The largest entry of every row among some candidates for it, computed.
 
     Parameters
     ----------
-    operator : KernelOperator
+    kernel : Kernel
     candidates : tensor of shape (n, k), int64
         Columns for each row, -1 for none.
 
@@ -101,12 +98,12 @@ def refined(operator, candidates):
     -------
     extremes : Extremes
     """
-    source, count, found = operator._features, 0, []
-    for panel in slices(source.n_samples, operator._panel):
+    source, count, found = kernel.left, 0, []
+    for panel in slices(source.n_samples, kernel.panel):
         rows = torch.arange(panel.start, panel.stop, device=source.device)
         own, features = candidates[panel].to(source.device), source.take(panel)
         state = _Largest(rows, 1, source.dtype)
-        for cols in own[own >= 0].unique().split(operator._tile):
+        for cols in own[own >= 0].unique().split(kernel.tile):
             wanted = (own[:, :, None] == cols).any(1)
             where = wanted.any(1).nonzero()[:, 0]
             if len(where):
@@ -186,28 +183,26 @@ class _Above:
         return (self.mask,)
 
 
-def _reduce(operator, bounds, rule, sign, screened, map):
+def _reduce(kernel, bounds, rule, sign, map):
     """Results of a rule for all rows, in the order of the samples, and entries evaluated."""
-    screen = Screen.of(operator, bounds, screened)
-    search = _Search(operator._tile, bounds, rule, sign, screen)
-    panels = slices(len(bounds.order), panel_rows(operator))
-    results, counts = zip(*map(Task(_search, operator._features, search), panels))
+    search = _Search(kernel.tile, bounds, rule, sign)
+    panels = slices(len(bounds.order), panel_rows(kernel))
+    results, counts = zip(*map(Task(_search, kernel.left, search), panels))
     back = torch.argsort(bounds.order)
     return [torch.cat(parts)[back] for parts in zip(*results)], bounds.n_evaluated + sum(counts)
 
 
-def panel_rows(operator):
+def panel_rows(kernel):
     """Rows whose bounds with all samples, in single precision, take a part of the memory."""
-    return max(16, min(operator._panel, operator._memory // (16 * operator._features.n_samples)))
+    return max(16, min(kernel.panel, kernel.memory // (16 * kernel.left.n_samples)))
 
 
 class _Search:
     """What a search for the entries that a rule may need is made of."""
 
-    def __init__(self, tile, bounds, rule, sign, screen):
-        self.tile, self.rule, self.sign, self.screen = tile, rule, sign, screen
+    def __init__(self, tile, bounds, rule, sign):
+        self.tile, self.rule, self.sign = tile, rule, sign
         self.bounds = bounds if sign > 0 else bounds.negated()
-        self.screen_from = tile * tile // 4  # entries; smaller blocks are computed at once
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sys.getsizeof(self.bounds)
@@ -261,15 +256,8 @@ class _Panel:
         r, c = rows_and_columns(upper >= self.limits[where, None])
         if len(r) == 0:
             return
-        where, cols, upper = where[r], cols[c], upper[r][:, c]
-        left, right = self.features.take(where), self.source.take(cols)
-        large = len(where) * len(cols) >= self.search.screen_from
-        if self.search.screen is not None and large:
-            rough = self.search.screen.upper(left, right, self.rows[where], cols, self.search.sign)
-            r, c = rows_and_columns(torch.minimum(upper, rough) >= self.limits[where, None])
-            where, cols, left, right = where[r], cols[c], left.take(r), right.take(c)
-        if len(where):
-            self.evaluate(where, cols, left, right)
+        where, cols = where[r], cols[c]
+        self.evaluate(where, cols, self.features.take(where), self.source.take(cols))
 
     def evaluate(self, where, cols, left, right):
         """Evaluate some rows, with their features, at ascending columns, with theirs."""

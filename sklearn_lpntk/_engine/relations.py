@@ -11,7 +11,7 @@ from .task import Task
 CONTRADICTORY, UNRELATED, INTERCHANGEABLE = -2, 0, 2
 
 
-def count_relations(operator, threshold, threshold_unrelated, *, bounds=None, map=map):
+def count_relations(kernel, threshold, threshold_unrelated, *, bounds=None, map=map):
     """Partners of each kind, of every sample.
 
     A pair is interchangeable where both of ``k_ij / k_ii`` and ``k_ij / k_jj`` are at least
@@ -26,12 +26,12 @@ def count_relations(operator, threshold, threshold_unrelated, *, bounds=None, ma
     n_evaluated : int
         Entries of the kernel that were computed.
     """
-    bounds = Bounds(operator) if bounds is None else bounds
+    bounds = Bounds(kernel) if bounds is None else bounds
     n = len(bounds.order)
     thresholds = threshold, threshold_unrelated
-    count = Task(_count, operator._features, bounds, thresholds, operator._tile)
+    count = Task(_count, kernel.left, bounds, thresholds, kernel.tile)
     total, n_evaluated = torch.zeros(n, 3, dtype=torch.int64), bounds.n_evaluated
-    for counts, evaluated in map(count, slices(n, panel_rows(operator))):
+    for counts, evaluated in map(count, slices(n, panel_rows(kernel))):
         total += counts
         n_evaluated += evaluated
     return total[torch.argsort(bounds.order.cpu())], n_evaluated

@@ -15,11 +15,11 @@ AHEAD = 64
 
 
 class SpeculativeRows:
-    """``rows(i, priority)`` of a symmetric operator.
+    """``rows(i, priority)`` of a symmetric kernel.
 
     Parameters
     ----------
-    operator : KernelOperator
+    kernel : Kernel
     bounds : Bounds, optional
         Then the priorities are similarities that never fall, and an entry that can't exceed
         the priority of its column is -inf instead.
@@ -30,11 +30,11 @@ class SpeculativeRows:
         Entries of the kernel that were computed.
     """
 
-    def __init__(self, operator, *, bounds=None, n_ahead=AHEAD):
-        self._operator, self._source, self._bounds = operator, operator._features, bounds
+    def __init__(self, kernel, *, bounds=None, n_ahead=AHEAD):
+        self._kernel, self._source, self._bounds = kernel, kernel.left, bounds
         self._ahead = min(n_ahead, self._source.n_samples)
-        row_bytes = operator.dtype.itemsize * self._source.n_samples
-        self._most = max(self._ahead, operator._memory // (4 * row_bytes))
+        row_bytes = kernel.left.dtype.itemsize * self._source.n_samples
+        self._most = max(self._ahead, kernel.memory // (4 * row_bytes))
         self._rows = {}
         self.n_evaluated = 0 if bounds is None else bounds.n_evaluated
 
@@ -57,7 +57,7 @@ class SpeculativeRows:
             self._rows.pop(next(iter(self._rows)))  # the oldest
         rows = torch.from_numpy(samples).to(self._source.device)
         if self._bounds is None:
-            block = self._operator.block(samples, slice(None))
+            block = self._kernel.rows(rows)
             self.n_evaluated += block.size
         else:
             block = self._bounded(rows, priority)
@@ -69,7 +69,7 @@ class SpeculativeRows:
         out = torch.full((len(rows), len(order)), -torch.inf, dtype=self._source.dtype)
         out = out.to(order.device)
         features = self._source.take(rows)
-        for tile in slices(len(order), self._operator._tile):
+        for tile in slices(len(order), self._kernel.tile):
             cols = order[tile]
             r, c = rows_and_columns(self._bounds.upper(rows, cols) >= least[cols])
             if len(r):

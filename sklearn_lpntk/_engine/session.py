@@ -1,29 +1,57 @@
 """Borrow a network: evaluation mode, frozen, and given back exactly as it was."""
 
+import os
 import random
+import sys
 import threading
-from contextlib import ExitStack, contextmanager
+import weakref
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
 import torch
 
+_LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+def _forget_locks():
+    """In a forked child: whoever held a lock does not exist there."""
+    global _LOCKS, _GUARD
+    _LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
 
 @contextmanager
-def borrowed(module):
-    """Evaluation mode with every parameter frozen; all state is restored on exit.
+def exclusive(module):
+    """One thread at a time works on a module, or on any that shares a part with it."""
+    with _GUARD:
+        parts = sorted(module.modules(), key=id)  # everyone in the same order
+        locks = [_LOCKS.setdefault(part, threading.RLock()) for part in parts]
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        yield
+
+
+@contextmanager
+def borrowed(module, names=()):
+    """Evaluation mode with every parameter frozen but those named; all is restored on exit.
 
     Restored, also after an exception: the modules' attributes, ``requires_grad``, the values
     of parameters and buffers, the global random states of torch, numpy and Python, and
-    torch's switches.
+    torch's switches. Other threads wait.
     """
     with ExitStack() as stack:
+        stack.enter_context(exclusive(module))
         stack.enter_context(_torch_switches(module))
         stack.enter_context(_random_state(module))
         stack.callback(_restorer(module))
         for child in module.modules():
             child.training = False
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in names)
         yield
 
 
@@ -133,7 +161,15 @@ def _no_fast_path():
 
 
 _MATMUL, _FAST_PATH = _Shared(_highest_precision), _Shared(_no_fast_path)
-_EAGER = _Shared(lambda: torch.compiler.set_stance("force_eager"))
+
+
+def _eager():
+    # importing the compiler takes seconds, and only who has done so can have compiled anything
+    loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
+
+
+_EAGER = _Shared(_eager)
 
 
 @contextmanager

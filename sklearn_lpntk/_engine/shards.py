@@ -9,9 +9,9 @@ import mmap
 import torch
 
 from .factors import Dense, Lookup, Outer
-from .features import Features
+from .features import Features, Spec
 
-MAGIC = b"lpntk-shard-1\n"
+MAGIC = b"lpntk-shard-2\n"
 ALIGNED = 64  # bytes
 KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup)}
 
@@ -24,15 +24,17 @@ def pack(features):
         tensors.append(tensor.detach().cpu().contiguous())
         return len(tensors) - 1
 
-    v = add(features.v)
     for key, factor in features.factors.items():
         parts = [add(t) for t in factor.tensors]
         index.append([key, type(factor).__name__, parts, list(factor.settings)])
     layout, offset = [], 0
     for tensor in tensors:
-        layout.append([str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset])
+        layout.append([_name(tensor.dtype), list(tensor.shape), offset])
         offset += -(-tensor.numel() * tensor.element_size() // ALIGNED) * ALIGNED
-    head = json.dumps({"v": v, "factors": index, "tensors": layout}).encode()
+    spec = features.spec
+    numbers = [spec.n_samples, spec.n_cotangents, spec.n_logits, _name(spec.dtype)]
+    head = {"spec": numbers, "factors": index, "tensors": layout, "structure": features.structure}
+    head = json.dumps(head).encode()
     out = bytearray(MAGIC + len(head).to_bytes(8, "little") + head)
     out.extend(bytes(-len(out) % ALIGNED))
     for tensor in tensors:
@@ -63,4 +65,10 @@ def unpack(file):
         key: KINDS[kind](*(tensor(t) for t in parts), *settings)
         for key, kind, parts, settings in head["factors"]
     }
-    return Features(factors, tensor(head["v"]))
+    *numbers, dtype = head["spec"]
+    spec = Spec(*numbers, getattr(torch, dtype), torch.device("cpu"))
+    return Features(factors, spec, head["structure"])
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")

@@ -53,12 +53,11 @@ class Sketch:
 
     def __call__(self, features):
         """The features with one dense factor in place of all."""
-        rows = features.n_samples * features.n_cotangents
-        out = features.v.new_zeros(rows, self.n_components)
+        out = features.spec.zeros(self.n_components)
         with full_precision(features.device):
             for key, factor in features.factors.items():
                 self._add(key, factor, out)
-        return Features({"sketch": Dense(out, features.n_cotangents)}, features.v)
+        return Features({"sketch": Dense(out, features.n_cotangents)}, features.spec)
 
     def _add(self, key, factor, out):
         if isinstance(factor, Lookup):

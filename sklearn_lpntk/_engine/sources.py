@@ -8,7 +8,6 @@ import sys
 
 import torch
 
-from .features import Features
 from .inputs import n_rows, take
 
 
@@ -74,8 +73,7 @@ class Recomputed(Source):
         X, y = take(self._X, rows), self._y[rows]
         self.n_samples_passed += n_rows(X)
         # checked when they were computed first
-        batches = self._extractor.batches(X, y, self._sketch, checked=True)
-        return Features.cat(list(batches))
+        return self._extractor.again(X, y, self._sketch)
 
 
 def subset(source, index):

@@ -23,7 +23,7 @@ from .features import Features
 from .shards import pack, unpack
 from .sources import Source
 
-FORMAT = 1
+FORMAT = 2
 SHARD_BYTES = 2**26  # at most, but for a batch
 SHARDS = 32  # at least, but for a batch
 
@@ -127,7 +127,7 @@ class Store:
         Parameters
         ----------
         plan : iterable of str
-            Parameters that take the autograd rule.
+            Parameters that the rules can't cover, or not together with others.
 
         Returns
         -------
@@ -182,6 +182,16 @@ class Store:
         """Lock of a shard, as a context manager: False where another process holds it."""
         return try_lock(self._folder / f"{number:06d}.lock")
 
+    def read(self, number):
+        """The features of a shard that is done."""
+        file = self.file(number)
+        if file is None:
+            raise FileNotFoundError(
+                f"Shard {number} of the store {self.path} is gone. Make the operator again "
+                "with the same store=: what is missing is computed again."
+            )
+        return unpack(file)
+
     def write(self, number, features):
         """Add a shard that was claimed; whole, or not at all.
 
@@ -216,17 +226,8 @@ class StoredFeatures(Source):
 
     def __init__(self, store, device):
         self._store = store
-        super().__init__(self._open(0), store.n_samples)
+        super().__init__(store.read(0), store.n_samples)
         self.device = device
-
-    def _open(self, number):
-        file = self._store.file(number)
-        if file is None:
-            raise FileNotFoundError(
-                f"Shard {number} of the store {self._store.path} is gone. Make the operator again "
-                "with the same store=: what is missing is computed again."
-            )
-        return unpack(file)
 
     def take(self, rows):
         if isinstance(rows, slice):
@@ -236,7 +237,7 @@ class StoredFeatures(Source):
         parts, places = [], []
         for i in number.unique().tolist():
             at = (number == i).nonzero()[:, 0]
-            parts.append(self._open(i).take(within[at]))
+            parts.append(self._store.read(i).take(within[at]))
             places.append(at)
         found = Features.cat(parts)
         places = torch.cat(places)

@@ -1,163 +1,131 @@
-"""One batch through the network: layer calls, turned into factors by their rules."""
+"""One batch through the network: its calls, turned into blocks by their rules."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from .autograd import batched_gradients, explained, looped_gradients
-from .capture import Recorder, backward
+from .autograd import explained, is_looped_faster, per_sample_gradients
+from .blocks import NoRule, blocks_of
+from .capture import Recorder
 from .factors import Dense
-from .inputs import checked_forward
-from .rules import find_rule
-
-
-@dataclass
-class Plan:
-    """What a run settles on; hand it to the next run for factors that fit together."""
-
-    autograd: set = field(default_factory=set)  # parameter names that no rule may cover
-    wrong_layouts: set = field(default_factory=set)  # (key, layout) refuted by the check
-    dense: dict = field(default_factory=dict)  # key -> materialise?
-    loop: bool = False  # one sample at a time, where vmap failed
-    verified: set = field(default_factory=set)  # signatures that passed the check
-    slow: set = field(default_factory=set)  # parameters that took the autograd rule
-    warned: bool = False
-
-
-class PlanChanged(Exception):
-    """The plan changed in the middle of a run: start again."""
+from .inputs import checked_forward, n_rows
+from .plan import Refuted
+from .samples import Samples
 
 
 @dataclass
 class Trace:
     """One batch: its factors by key, and what the check needs of the pass."""
 
-    factors: dict
-    signature: tuple
-    ambiguous: set  # keys of layers whose input admits another layout
+    blocks: list
+    slow: dict  # factors of parameters that took the autograd rule
+    calls: list
     logits: torch.Tensor
-    v: torch.Tensor
+    scalars: torch.Tensor
+    joint: dict | None  # gradients of the sum of all scalars, by parameter
+    proven: bool  # whether the rows of every call are known to be of their samples
+
+    @property
+    def factors(self):
+        """Factors by key."""
+        return {block.key: block.factor for block in self.blocks} | self.slow
 
 
 class Tracer:
-    """Traces batches under one network, cotangent, parameter selection and plan."""
+    """Traces batches under one network, objective, parameter selection and plan."""
 
-    def __init__(self, module, cotangent, names, plan):
-        self.module, self.cotangent, self.names, self.plan = module, cotangent, names, plan
+    def __init__(self, module, objective, names, plan):
+        self.module, self.objective, self.plan = module, objective, plan
+        parameters = dict(module.named_parameters())
+        self.parameters = {name: parameters[name] for name in names}
+        self.covered = {k: p for k, p in self.parameters.items() if k not in plan.autograd}
         first = next(p for p in module.parameters() if p.is_floating_point())
         self.dtype, self.device = first.dtype, first.device
 
-    @property
-    def parameters(self):
-        """The selected parameters, by name."""
-        parameters = dict(self.module.named_parameters())
-        return {name: parameters[name] for name in self.names}
+    def recorder(self, n):
+        """A recorder of a batch of n samples, whose axis is the first of every input."""
+        return Recorder(self.module, self.covered, n, self.plan)
 
-    def prepare(self):
-        """Find the rules of the plan; let autograd see the parameters that have none."""
-        selected = {id(p): name for name, p in self.parameters.items()}
-        owners = {}
-        for module in self.module.modules():
-            for p in module._parameters.values():
-                owners[id(p)] = owners.get(id(p), 0) + 1
-        self.layers, covered = {}, {}
-        for key, module in self.module.named_modules():
-            rule = find_rule(module)
-            names = {
-                name
-                for name, p in module._parameters.items()
-                if rule is not None
-                and name in rule.parameter_names
-                and owners[id(p)] == 1  # tied weights: one gradient, several layers
-                and id(p) in selected
-                and selected[id(p)] not in self.plan.autograd
-            }
-            if names:
-                self.layers[key] = rule(module, names)
-                covered |= {full_name(key, name): module._parameters[name] for name in names}
-        self.covered = covered
-        self.others = {n: p for n, p in self.parameters.items() if n not in covered}
-        for p in self.others.values():
-            p.requires_grad_(True)
+    def forward(self, recorder, x):
+        """Logits under a recorder."""
 
-    def __call__(self, x, y, v=None):
-        """Trace a batch; ``v`` replaces the cotangents (the check draws its own)."""
-        modules = {key: rule.module for key, rule in self.layers.items()}
-        with Recorder(modules, self.covered.values()) as recorder:
-            logits = checked_forward(self.module, x, self.dtype)
-            recorder.recording = False
-            self._give_up_weights(recorder.used_outside)
-            v = self.cotangent(logits.detach().clone(), y) if v is None else v(logits)
-            with explained():
-                reached = backward(logits, v, recorder.calls, list(self.others.values()))
-        calls = [call for call in recorder.calls if any(g is not None for g in call.gradients)]
-        layouts = [self._layout(call, len(v)) for call in calls]
-        factors = self._rule_factors(calls, layouts, v)
-        names = [name for name, hit in zip(self.others, reached, strict=True) if hit]
-        factors |= self._autograd_factors(names, x, v)
-        signature = tuple(
-            (call.key, layout, call.input.shape[0] // len(v) if call.input.ndim else 0)
-            for call, layout in zip(calls, layouts, strict=True)
+        def label(x):
+            for t in x.values() if isinstance(x, dict) else [x]:
+                recorder.set_label(t, Samples(0 if recorder.n > 1 else -1))
+
+        return checked_forward(
+            self.module, x, self.dtype, any_shape=self.objective.any_shape, prepare=label
         )
-        ambiguous = {call.key for call in calls if len(self._layouts(call, len(v))) > 1}
-        return Trace(factors, signature, ambiguous, logits.detach(), v)
 
-    def give_up(self, key, names=None):
-        """Leave parameters of a layer (all of them by default) to the autograd rule."""
-        names = self.layers[key].names if names is None else names
-        self.plan.autograd |= {full_name(key, name) for name in names}
+    def __call__(self, x, y, *, joint=False):
+        """Trace a batch; ``joint`` asks for the gradients of the parameters in the same pass."""
+        n = n_rows(x)
+        with self.recorder(n) as recorder:
+            logits = self.forward(recorder, x)
+            recorder.recording = False
+            proven = recorder.label_of(logits) == Samples(0) or n == 1
+            self._require_seen(recorder)
+            scalars = self.objective(logits, y)
+            with explained():
+                found = self._backward(recorder.calls, scalars, joint and scalars.shape[1] == 1)
+            calls = [c for c in recorder.calls if any(g is not None for g in c.gradients)]
+            blocks = self._blocks(calls, n)
+        slow = self._slow(x, y, logits, scalars, found)
+        return Trace(blocks, slow, calls, logits.detach(), scalars, found, proven)
 
-    def _give_up_weights(self, ids):
-        names = {name for name, p in self.covered.items() if id(p) in ids}
-        if names:
-            self.plan.autograd |= names
-            raise PlanChanged
+    def _require_seen(self, recorder):
+        if recorder.opaque:
+            raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque))
+        if recorder.views_were_written_to and not self.plan.clone:
+            raise Refuted(self.plan.but(clone=True))
 
-    def _layouts(self, call, n):
-        possible = self.layers[call.key].layouts(call.input, n)
-        return [one for one in possible if (call.key, one) not in self.plan.wrong_layouts]
+    def _backward(self, calls, scalars, joint):
+        """Fill the calls' gradients; those of the parameters where asked."""
+        if not scalars.requires_grad:
+            return None
+        parameters = list(self.parameters.values()) if joint else []
+        for r in range(scalars.shape[1]):
+            wanted = [call.edge for call in calls] + (parameters if r == 0 else [])
+            if not wanted:
+                return None
+            ones = torch.ones_like(scalars[:, r])
+            gradients = torch.autograd.grad(
+                scalars[:, r], wanted, ones, retain_graph=True, allow_unused=True
+            )
+            for call, gradient in zip(calls, gradients, strict=False):
+                call.gradients.append(gradient)
+            if r == 0:
+                found = gradients[len(calls) :]
+        return dict(zip(self.parameters, found)) if joint else None
 
-    def _layout(self, call, n):
-        possible = self._layouts(call, n)
-        if not possible:
-            self.give_up(call.key)
-            raise PlanChanged
-        return possible[0]
+    def _blocks(self, calls, n):
+        try:
+            return blocks_of(calls, self.parameters, n, self.plan.apart)
+        except NoRule as error:
+            names = self.plan.autograd | error.names
+            raise Refuted(self.plan.but(autograd=names)) from error
 
-    def _rule_factors(self, calls, layouts, v):
-        factors, (n, n_cotangents, _) = {}, v.shape
-        for key in dict.fromkeys(call.key for call in calls):
-            mine = [k for k, call in enumerate(calls) if call.key == key]
-            own = [calls[k] for k in mine], [layouts[k] for k in mine]
-            dense = self.plan.dense.get(key)
-            try:
-                factors[key] = self.layers[key].factor(*own, n, n_cotangents, dense=dense)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, IndexError):
-                # a call that the rule was not made for; autograd is
-                self.give_up(key)
-                raise PlanChanged from None
-            self.plan.dense.setdefault(key, isinstance(factors[key], Dense))
-        return factors
-
-    def _autograd_factors(self, names, x, v):
-        self.plan.slow.update(names)
-        if not names:
+    def _slow(self, x, y, logits, scalars, joint):
+        names = self.plan.autograd & self.parameters.keys()
+        if joint is not None:
+            names = {name for name in names if joint[name] is not None}
+        if not names or not scalars.requires_grad:
             return {}
-        if not self.plan.loop:
-            try:
-                gradients = batched_gradients(self.module, names, x, v)
-            except Exception:  # vmap's failures have no common type
-                self.plan.loop = True
-        if self.plan.loop:
-            gradients = looped_gradients(self.module, names, x, v)
-        n_cotangents = v.shape[1]
-        return {
-            name: Dense(phi.detach().flatten(0, 1), n_cotangents) for name, phi in gradients.items()
-        }
+        v = self._cotangents(logits, y)
+        if self.plan.loop is None:
+            raise Refuted(self.plan.but(loop=is_looped_faster(self.module, names, x, v)))
+        gradients = per_sample_gradients(self.module, names, x, v, loop=self.plan.loop)
+        if gradients is None:
+            raise Refuted(self.plan.but(loop=True))
+        R = scalars.shape[1]
+        return {name: Dense(phi.detach().flatten(0, 1), R) for name, phi in gradients.items()}
 
-
-def full_name(key, name):
-    """The name of a parameter in the whole network."""
-    return f"{key}.{name}" if key else name
+    def _cotangents(self, logits, y):
+        """Gradients of the scalars with respect to the logits: (n, R, *logits)."""
+        leaf = logits.detach().requires_grad_()
+        scalars = self.objective(leaf, y)
+        rows = [
+            torch.autograd.grad(scalars[:, r].sum(), leaf, retain_graph=True)[0]
+            for r in range(scalars.shape[1])
+        ]
+        return torch.stack(rows, 1)

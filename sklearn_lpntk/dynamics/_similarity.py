@@ -115,7 +115,7 @@ def train_test_similarity(
             )
         scales = None
         if normalize:
-            scales = [_inverse_norms(f) for f in (operator._features, operator._other)]
+            scales = [_inverse_norms(f) for f in (operator.kernel.left, operator.kernel.right)]
         result[name] = _extremes(operator, n_partners, scales)
     return result
 

@@ -40,7 +40,7 @@ def herding(samples):
 
 
 def _herd(operator, members):
-    return members[herding_order(OperatorRows(operator._restricted(members)))]
+    return members[herding_order(OperatorRows(operator.restricted(members)))]
 
 
 def herding_order(rows):
@@ -66,7 +66,7 @@ def coverage(samples):
 
 
 def _cover_cosine(operator, members):
-    return members[_cover(CosineRows(operator._restricted(members)))]
+    return members[_cover(CosineRows(operator.restricted(members)))]
 
 
 def clean_coverage(samples):
@@ -81,7 +81,7 @@ def clean_coverage(samples):
 
 
 def _cover_from_medoids(operator, members):
-    return members[medoids_then_farthest(CosineRows(operator._restricted(members)))]
+    return members[medoids_then_farthest(CosineRows(operator.restricted(members)))]
 
 
 def k_center(samples):
@@ -146,8 +146,8 @@ def redundancy_decisions(samples):
     is_redundant = first_twins(samples.raw, samples.columns) >= 0
     diagonal = np.empty(len(samples))
     for group in samples.groups:
-        operator = samples.operator()._restricted(group)
-        bounds = Bounds(operator)
+        operator = samples.operator().restricted(group)
+        bounds = Bounds(operator.kernel)
         found = samples.reduce(dominated, operator, REDUNDANT_BY, bounds=bounds)
         is_redundant[group] |= found.mask.cpu().numpy()
         diagonal[group] = bounds.diagonal.cpu().numpy()
@@ -201,13 +201,13 @@ def redundancy_scores(samples):
 
 def _extremes(samples, group):
     """The largest entry of each row within a group, and the diagonal."""
-    operator = samples.operator()._restricted(group)
+    operator = samples.operator().restricted(group)
     if not samples.options["refine"]:
-        bounds = Bounds(operator)
+        bounds = Bounds(operator.kernel)
         return samples.reduce(row_extremes, operator, bounds=bounds), bounds.diagonal
     candidates = samples.reduce(row_extremes, operator, CANDIDATES).indices
-    exact = samples.exact_operator()._restricted(group)
-    return refined(exact, candidates), torch.from_numpy(exact.diag())
+    exact = samples.exact_operator().restricted(group)
+    return refined(exact.kernel, candidates), torch.from_numpy(exact.diag())
 
 
 def first_twins(X, columns):
@@ -246,11 +246,11 @@ def _head_of(samples, rows, *, largest_first=True):
     for group in samples.groups:
         members = np.intersect1d(group, rows)
         if len(members):
-            operator = samples.operator()._restricted(members)
-            bounds = Bounds(operator)
+            operator = samples.operator().restricted(members)
+            bounds = Bounds(operator.kernel)
             found, own = farthest_point_clustering(
                 bounds.diagonal.cpu().numpy(),
-                SpeculativeRows(operator, bounds=bounds),
+                SpeculativeRows(operator.kernel, bounds=bounds),
                 _n_clusters(samples.options["n_clusters"], len(members)),
             )
             labels[members] = own + len(centers)

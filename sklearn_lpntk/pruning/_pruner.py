@@ -1,6 +1,7 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
 import os
+import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 
@@ -15,7 +16,7 @@ from sklearn.base import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -129,10 +130,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Compute exactly what the sketch finds: of each sample the ten most redundant pairs, for
         ``"redundant"`` and ``"redundant+head"``; other strategies take no notice. A score is
         then at most the exact one. The exact features are kept in memory, or computed anew.
-    precision : {"full", "screened"}, default="full"
-        With ``"screened"`` products in bfloat16 decide which redundancies must be computed in
-        the precision of the net; the result is the same. It can pay where bounds leave most
-        pairs open; where bfloat16 is no faster it is not used.
+    precision : {"full", "screened"}
+        Without effect: products in bfloat16 saved no time. It will be removed.
     store : path-like, default=None
         A folder that keeps the features between runs, for more than fit into memory. With
         ``n_components`` it needs an int ``random_state``. One of another net or data set is
@@ -231,7 +230,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         "verbose": ["verbose"],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "refine": ["boolean"],
-        "precision": [StrOptions({"full", "screened"})],
+        "precision": [StrOptions({"full", "screened"}), Hidden(StrOptions({"deprecated"}))],
         "store": [str, os.PathLike, None],
     }
 
@@ -252,7 +251,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         verbose=0,
         n_components=None,
         refine=False,
-        precision="full",
+        precision="deprecated",
         store=None,
     ):
         self.estimator = estimator
@@ -406,7 +405,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 "n_components": self.n_components,
                 "refine": self.refine,
             },
-            {"n_jobs": self.n_jobs, "store": self.store, "precision": self.precision},
+            {"n_jobs": self.n_jobs, "store": self.store},
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
             memory=self.memory,
             progress=progress,
@@ -424,6 +423,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             raise ValueError(
                 "refine=True computes exactly what a sketch finds; without n_components there is "
                 "no sketch and all is exact. Set n_components, for example 4096, or refine=False."
+            )
+        if self.precision != "deprecated":
+            warnings.warn(
+                "precision= has no effect and will be removed in version 0.3.",
+                FutureWarning,
+                stacklevel=2,
             )
         warn_if_never_found(self)
         if self.estimator is not None and is_regressor(self.estimator):

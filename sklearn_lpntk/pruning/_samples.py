@@ -20,8 +20,7 @@ class Samples:
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
     options : dict
-        ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, precision,
-        refine``.
+        ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, refine``.
     rng : numpy Generator
     sketch_seed : int
     """
@@ -85,8 +84,7 @@ class Samples:
     def reduce(self, function, operator, *args, **options):
         """A reduction over an operator, its tiles on the workers."""
         options |= workers_of(operator, n_jobs=self.options["n_jobs"])
-        screened = self.options["precision"] == "screened"
-        return function(operator, *args, screened=screened, **options)
+        return function(operator.kernel, *args, **options)
 
     def per_class(self, function, *args, among=None):
         """``function(*args, class indices)`` for every class, on the workers.

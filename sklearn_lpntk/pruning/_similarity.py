@@ -14,7 +14,7 @@ class OperatorRows:
         n = operator.shape[0]
         fits = n * n * operator.dtype.itemsize <= get_config()["working_memory"] * 2**20
         self._array = operator.toarray() if fits else None
-        self._rows = None if fits else SpeculativeRows(operator)
+        self._rows = None if fits else SpeculativeRows(operator.kernel)
 
     def __len__(self):
         return self.operator.shape[0]

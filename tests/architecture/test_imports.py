@@ -18,8 +18,9 @@ ALLOWED = {
     "_runtime": set(),
     "_engine": {"_runtime.locks", "_runtime.memory"},
     "_skorch": {"_runtime", "_engine"},
-    "_features": {"_runtime", "_engine", "_skorch"},
-    "kernels": {"_engine", "_features"},
+    "_operator": {"_engine"},
+    "_features": {"_runtime", "_engine", "_operator", "_skorch"},
+    "kernels": {"_engine", "_features", "_operator"},
     "cluster": {"_runtime"},
     "infinite": {"_runtime"},
     "_transformer": {"_runtime", "_skorch", "_features"},
@@ -28,6 +29,18 @@ ALLOWED = {
     "inspection": {"cluster", "dynamics", "infinite", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},
 }
+# a file of the engine imports from the lines above its own only
+ENGINE = [
+    {"cotangents", "inputs", "names", "parameters", "plan", "session", "task"},
+    {"factors", "objectives", "samples"},
+    {"features", "rules", "compositions"},
+    {"autograd", "blocks", "capture", "shards", "sketch"},
+    {"sources", "trace"},
+    {"check", "kernel", "store"},
+    {"bounds", "evaluate", "extract"},
+    {"directional", "gather", "reductions", "rows"},
+    {"relations"},
+]
 # within these folders, a file may import only the files named here
 INSIDE = {
     "_runtime": {"cache": {"fingerprint", "locks"}},
@@ -73,10 +86,14 @@ def is_among(module, names):
 
 
 def may_import(module, other):
-    part, file = module.split(".")[0], module.split(".")[-1]
+    part = module.split(".")[0]
     if other.split(".")[0] != part:
         return is_among(other, ALLOWED[part] | GROUND)
-    return part not in INSIDE or other.split(".")[-1] in INSIDE[part].get(file, set())
+    file, other = module.split(".")[1:2], other.split(".")[1]
+    if part == "_engine" and file != ["__init__"]:
+        level = {name: k for k, names in enumerate(ENGINE) for name in names}
+        return file == [other] or level[other] < level[file[0]]
+    return part not in INSIDE or other in INSIDE[part].get("".join(file), set())
 
 
 FILES = sorted(ROOT.rglob("*.py"))

@@ -7,13 +7,12 @@ import torch
 from sklearn_lpntk._engine.bounds import Bounds
 from sklearn_lpntk._engine.cotangents import COTANGENTS
 from sklearn_lpntk._engine.factors import Dense
-from sklearn_lpntk._engine.features import Features
-from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import dominated, row_extremes
 from sklearn_lpntk._engine.relations import count_relations
 from sklearn_lpntk._engine.rows import SpeculativeRows
 from sklearn_lpntk.cluster._traversal import farthest_point_clustering
-from sklearn_lpntk.kernels import empirical_ntk
+from sklearn_lpntk.kernels import KernelOperator, empirical_ntk
 
 from ..nets import TRAPS
 
@@ -57,36 +56,36 @@ def operators():
     return operator, operator.toarray()
 
 
-@pytest.mark.parametrize("screened", [False, True])
-def test_reductions(operators, screened):
+def test_reductions(operators):
     operator, K = operators
     off = K + np.diag(np.full(len(K), -np.inf, dtype=np.float32))
-    found = row_extremes(operator, screened=screened)
+    found = row_extremes(operator.kernel)
     np.testing.assert_allclose(found.values[:, 0].cpu(), off.max(axis=1), rtol=1e-5)
     assert found.n_evaluated < K.size
-    mask = dominated(operator, 1e-3, screened=screened).mask.cpu().numpy()
+    mask = dominated(operator.kernel, 1e-3).mask.cpu().numpy()
     ratio = off.max(axis=1) / K.diagonal()
     clear = np.abs(ratio - (1 + 1e-3)) > 1e-4
     np.testing.assert_array_equal(mask[clear], (ratio > 1 + 1e-3)[clear])
-    counts, _ = count_relations(operator, 0.5, 0.1)
+    counts, _ = count_relations(operator.kernel, 0.5, 0.1)
     assert counts.sum(1).max() <= len(K) - 1
 
 
 def test_ties_go_to_the_lowest_index():
     rng = np.random.default_rng(0)
     phi = torch.from_numpy(rng.integers(-1, 2, size=(600, 3)).astype(np.float32)).to("cuda")
-    operator = KernelOperator(Features({"a": Dense(phi, 1)}, torch.zeros(600, 1, 1, device="cuda")))
+    spec = Spec(600, 1, 1, torch.float32, torch.device("cuda"))
+    operator = KernelOperator(Features({"a": Dense(phi, 1)}, spec))
     K = operator.toarray()
     np.fill_diagonal(K, -np.inf)
     for k in (1, 4):
-        found = row_extremes(operator, k).indices.cpu().numpy()
+        found = row_extremes(operator.kernel, k).indices.cpu().numpy()
         np.testing.assert_array_equal(found, np.argsort(-K, axis=1, kind="stable")[:, :k])
 
 
 def test_clustering(operators):
     operator, _ = operators
-    bounds = Bounds(operator)
-    rows = SpeculativeRows(operator, bounds=bounds)
+    bounds = Bounds(operator.kernel)
+    rows = SpeculativeRows(operator.kernel, bounds=bounds)
     centers, labels = farthest_point_clustering(bounds.diagonal.cpu().numpy(), rows, 50)
     assert len(set(centers)) == 50
     assert labels.max() == 49
@@ -98,7 +97,7 @@ def test_store_and_sketch(tmp_path):
     net, X = on_gpu(net, X)
     y = torch.arange(len(X)) % 10
     stored = empirical_ntk(net, X, y, store=tmp_path)
-    assert stored._features.take(slice(0, 2)).device.type == "cuda"
+    assert stored.kernel.left.take(slice(0, 2)).device.type == "cuda"
     expected = empirical_ntk(net, X, y).toarray()
     np.testing.assert_allclose(stored.toarray(), expected, rtol=1e-10)
     np.testing.assert_allclose(stored.matmul(np.eye(len(X))), expected, rtol=1e-8)

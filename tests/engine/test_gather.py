@@ -43,14 +43,14 @@ def no_memory(monkeypatch):
 class TestRecomputed:
     def test_the_same_kernel(self, no_memory):
         operator = empirical_ntk(make_net(), X, y, batch_size=16)
-        assert isinstance(operator._features, Recomputed)
+        assert isinstance(operator.kernel.left, Recomputed)
         expected = _features.operator_of(make_extractor()(X, y)).toarray()
         np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-10)
         np.testing.assert_allclose(operator.diag(), expected.diagonal(), rtol=1e-10)
         np.testing.assert_allclose(operator.matmul(np.ones(N)), expected.sum(axis=1), rtol=1e-9)
         rows = np.array([150, 3, 3])
         np.testing.assert_allclose(operator.block(rows, [7]), expected[rows][:, [7]], rtol=1e-10)
-        found = row_extremes(operator._restricted(np.arange(0, N, 2)))
+        found = row_extremes(operator.restricted(np.arange(0, N, 2)).kernel)
         part = expected[::2, ::2].copy()
         np.fill_diagonal(part, -np.inf)
         np.testing.assert_array_equal(found.indices[:, 0], part.argmax(axis=1))
@@ -86,7 +86,7 @@ class TestRecomputed:
 
     def test_a_sketch_that_does_not_fit_either(self, no_memory):
         operator = empirical_ntk(make_net(), X, y, n_components=64, random_state=0)
-        assert isinstance(operator._features, Recomputed)
+        assert isinstance(operator.kernel.left, Recomputed)
         extractor = make_extractor()
         sketch = _features.Sketch(64, _features.sketch_seed(64, 0))
         expected = _features.operator_of(extractor(X, y, sketch=sketch)).toarray()
@@ -114,12 +114,12 @@ class TestRecomputed:
             operator = empirical_ntk(net, X, y, batch_size=16)
         assert sum(counts) < 2 * N  # the self-check runs some rows again
         counts.clear()
-        panel, source = operator._panel, operator._features
+        panel, source = operator.kernel.panel, operator.kernel.left
         operator.toarray()
         expected = sum(range(N, 0, -panel))
         assert sum(counts) == source.n_samples_passed == expected
         assert 48 <= panel < N
-        assert (panel + operator._tile) * source.sample_bytes <= 0.2 * 2**20 / 2
+        assert (panel + operator.kernel.tile) * source.sample_bytes <= 0.2 * 2**20 / 2
 
     def test_more_memory_means_fewer_passes(self, no_memory):
         passes = []
@@ -127,7 +127,7 @@ class TestRecomputed:
             with sklearn.config_context(working_memory=working_memory):
                 operator = empirical_ntk(make_net(), X, y)
             operator.toarray()
-            passes.append(operator._features.n_samples_passed)
+            passes.append(operator.kernel.left.n_samples_passed)
         assert passes == sorted(passes, reverse=True)
         assert passes[0] > 2 * passes[-1]
         assert passes[-1] == N
@@ -135,7 +135,7 @@ class TestRecomputed:
     def test_a_rule_refuted_late(self):
         """The first pass sees every sample, so that all are computed under one plan."""
         net, data = branching()
-        extractor = Extractor(net, find_cotangent("pntk"), batch_size=5)
+        extractor = Extractor(net, "pntk", batch_size=5)
         with pytest.warns(AutogradRuleWarning):
             source = extractor(data, limit=10)
         first, last = source.take(slice(0, 3)), source.take(slice(37, 40))

@@ -6,11 +6,11 @@ import torch
 from sklearn_lpntk._engine.cotangents import COTANGENTS, find_cotangent
 from sklearn_lpntk._engine.directional import DirectionalDerivative, mean_gradient
 from sklearn_lpntk._engine.extract import Extractor
-from sklearn_lpntk._engine.operator import KernelOperator
 from sklearn_lpntk._engine.parameters import select_parameters
 from sklearn_lpntk._engine.session import borrowed
 from sklearn_lpntk._engine.sketch import Sketch
 from sklearn_lpntk.dynamics._stacked import _Training
+from sklearn_lpntk.kernels import KernelOperator
 
 from ..nets import TRAPS
 
@@ -40,7 +40,7 @@ def test_core_on_meta(name, kernel):
     R = n_logits if kernel == "entk" else 1
     assert features.gram(features).shape == (len(X) * R, len(X) * R)
     assert features.materialise().device.type == "meta"
-    for _, _, tile in KernelOperator(features)._tiles():
+    for _, _, tile in KernelOperator(features).kernel.tiles():
         assert tile.device.type == "meta"
     V = torch.empty(len(X) * R, 2, dtype=torch.float64, device="meta")
     assert features.dots(features.weighted_sums(V.float()), 2).shape == V.shape

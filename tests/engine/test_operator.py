@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sklearn_lpntk._engine.factors import Dense
-from sklearn_lpntk._engine.features import Features
-from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import row_extremes
-from sklearn_lpntk.kernels import empirical_ntk
+from sklearn_lpntk.kernels import KernelOperator, empirical_ntk
 
 from ..nets import TRAPS, resnet18
 
 N = 70
+
+
+def spec(n):
+    return Spec(n, 1, 1, torch.float32, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +77,8 @@ def test_symmetric_psd(operator):
 
 @given(tile=st.integers(16, 80))
 def test_tile_size_does_not_matter(operator, tile):
-    tiled = KernelOperator(operator._features)
-    tiled._panel = tiled._tile = tile
+    tiled = KernelOperator(operator.kernel.left)
+    tiled.kernel.panel = tiled.kernel.tile = tile
     np.testing.assert_array_equal(tiled.toarray(), operator.toarray())
 
 
@@ -103,10 +106,12 @@ def test_matmul_of_factored_embeddings_and_several_cotangents(sequences):
 
 
 def test_working_memory_bounds_the_tiles(operator):
-    assert KernelOperator(operator._features, working_memory=1)._tile == 16  # 14 kB a sample
-    thin = Features({"a": Dense(torch.zeros(9, 3), 1)}, torch.zeros(9, 1, 1))
-    assert KernelOperator(thin, working_memory=1)._tile == 256
-    assert KernelOperator(operator._features, working_memory=1024)._tile == 528
+    assert (
+        KernelOperator(operator.kernel.left, working_memory=1).kernel.tile == 16
+    )  # 14 kB a sample
+    thin = Features({"a": Dense(torch.zeros(9, 3), 1)}, spec(9))
+    assert KernelOperator(thin, working_memory=1).kernel.tile == 256
+    assert KernelOperator(operator.kernel.left, working_memory=1024).kernel.tile == 528
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 4, 10])
@@ -114,7 +119,7 @@ def test_single_precision_on_eleven_million_columns(n_rows):
     """A plain sgemm of few rows loses three digits here on some processors."""
     torch.manual_seed(1)
     phi = torch.randn(n_rows, 11_000_000) + 0.5
-    features = Features({"all": Dense(phi, 1)}, torch.zeros(n_rows, 1, 1))
+    features = Features({"all": Dense(phi, 1)}, spec(n_rows))
     found = features.gram(features).double()
     expected = torch.zeros(n_rows, n_rows, dtype=torch.float64)
     for block in phi.split(2**20, 1):
@@ -149,11 +154,11 @@ def test_single_precision_resnet18_of_full_width():
 def test_row_maxima_with_ties(seed, n, tile):
     rng = np.random.default_rng(seed)
     phi = torch.tensor(rng.integers(-2, 3, size=(n, 4)), dtype=torch.float32)
-    operator = KernelOperator(Features({"all": Dense(phi, 1)}, torch.zeros(n, 1, 1)))
-    operator._panel = operator._tile = tile
+    operator = KernelOperator(Features({"all": Dense(phi, 1)}, spec(n)))
+    operator.kernel.panel = operator.kernel.tile = tile
     K = operator.toarray()
     np.fill_diagonal(K, -np.inf)
-    found = row_extremes(operator)
+    found = row_extremes(operator.kernel)
     np.testing.assert_array_equal(found.values[:, 0], K.max(axis=1))
     np.testing.assert_array_equal(found.indices[:, 0], K.argmax(axis=1))
 
@@ -162,12 +167,12 @@ def test_a_symmetric_kernel_costs_half(operator, monkeypatch):
     tiles = []
     gram = Features.gram
     monkeypatch.setattr(Features, "gram", lambda *a: tiles.append(1) or gram(*a))
-    tiled = KernelOperator(operator._features)
-    tiled._panel = tiled._tile = 16
+    tiled = KernelOperator(operator.kernel.left)
+    tiled.kernel.panel = tiled.kernel.tile = 16
     tiled.toarray()
     assert len(tiles) == 5 * 6 // 2
-    crossed = KernelOperator(operator._features, operator._features.take(slice(0, N)))
-    crossed._panel = crossed._tile = 16
+    crossed = KernelOperator(operator.kernel.left, operator.kernel.left.take(slice(0, N)))
+    crossed.kernel.panel = crossed.kernel.tile = 16
     crossed.toarray()
     assert len(tiles) == 15 + 25
 
@@ -177,7 +182,7 @@ def test_repr(operator):
 
 
 def test_the_diagonal_of_a_rectangle_is_refused(operator):
-    rectangle = KernelOperator(operator._features, operator._features.take(slice(0, 3)))
+    rectangle = KernelOperator(operator.kernel.left, operator.kernel.left.take(slice(0, 3)))
     with pytest.raises(ValueError, match=r"shape \(70, 3\) has no diagonal"):
         rectangle.diag()
     with pytest.raises(ValueError, match="one-dimensional"):

@@ -7,27 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_lpntk._engine import bounds as bounds_module
-from sklearn_lpntk._engine import screen as screen_module
 from sklearn_lpntk._engine.bounds import Bounds
 from sklearn_lpntk._engine.factors import Dense, Outer
-from sklearn_lpntk._engine.features import Features
-from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import dominated, refined, row_extremes
 from sklearn_lpntk._engine.relations import count_relations
 from sklearn_lpntk._engine.rows import SpeculativeRows
 from sklearn_lpntk._engine.sources import Source, subset
 from sklearn_lpntk.cluster._traversal import farthest_point_clustering
-from sklearn_lpntk.kernels import empirical_ntk, sample_relations
+from sklearn_lpntk.kernels import KernelOperator, empirical_ntk, sample_relations
 
 from ..nets import TRAPS
+
+
+def spec(n, dtype=torch.float32):
+    return Spec(n, 1, 1, dtype, torch.device("cpu"))
 
 
 def operator_of(phi, tile=16):
     """The kernel of the rows of a matrix, in small tiles."""
     phi = torch.as_tensor(phi)
-    v = torch.zeros(len(phi), 1, 1, dtype=phi.dtype)
-    operator = KernelOperator(Features({"all": Dense(phi, 1)}, v))
-    operator._panel = operator._tile = tile
+    operator = KernelOperator(Features({"all": Dense(phi, 1)}, spec(len(phi), phi.dtype)))
+    operator.kernel.panel = operator.kernel.tile = tile
     return operator
 
 
@@ -62,17 +63,10 @@ CASES = {
     "two samples": lambda seed: clustered(seed, 2),
     "all zero": lambda seed: np.zeros((20, 5), dtype=np.float32),
 }
-SCREENS = [False, True]
-IS_FAST = screen_module._is_fast
-
-
-@pytest.fixture(autouse=True)
-def _always_fast(monkeypatch):
-    monkeypatch.setattr(screen_module, "_is_fast", lambda device: True)
 
 
 def bounds_of(operator, n_landmarks):
-    return Bounds(operator, n_landmarks=min(n_landmarks, operator.shape[0]))
+    return Bounds(operator.kernel, n_landmarks=min(n_landmarks, operator.shape[0]))
 
 
 @pytest.mark.parametrize("n_landmarks", [0, 1, 20])
@@ -102,16 +96,15 @@ def test_landmarks_tighten_the_bounds():
     assert widths[0] > 1.5 * widths[1] > 1.5 * widths[2]
 
 
-@pytest.mark.parametrize("screened", SCREENS)
 @pytest.mark.parametrize("n_landmarks", [0, 20])
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("k", [1, 3, 30])
 @pytest.mark.parametrize("case", CASES)
-def test_row_extremes(case, k, largest, n_landmarks, screened):
+def test_row_extremes(case, k, largest, n_landmarks):
     operator = operator_of(CASES[case](1))
     K = off_diagonal(operator.toarray(), -np.inf if largest else np.inf)
     found = row_extremes(
-        operator, k, largest=largest, screened=screened, bounds=bounds_of(operator, n_landmarks)
+        operator.kernel, k, largest=largest, bounds=bounds_of(operator, n_landmarks)
     )
     order = np.argsort(-K if largest else K, axis=1, kind="stable")[:, :k]
     values = np.take_along_axis(K, order, 1)
@@ -123,13 +116,12 @@ def test_row_extremes(case, k, largest, n_landmarks, screened):
     assert (found.indices.numpy()[:, order.shape[1] :] == -1).all()
 
 
-@pytest.mark.parametrize("screened", SCREENS)
 @pytest.mark.parametrize("n_landmarks", [0, 20])
 @pytest.mark.parametrize("case", CASES)
-def test_dominated(case, n_landmarks, screened):
+def test_dominated(case, n_landmarks):
     operator = operator_of(CASES[case](2))
     K = operator.toarray()
-    found = dominated(operator, 1e-5, screened=screened, bounds=bounds_of(operator, n_landmarks))
+    found = dominated(operator.kernel, 1e-5, bounds=bounds_of(operator, n_landmarks))
     limit = K.diagonal().astype(np.float64) * (1 + 1e-5)
     expected = off_diagonal(K, -np.inf).max(axis=1) > limit
     np.testing.assert_array_equal(found.mask.numpy(), expected)
@@ -152,7 +144,9 @@ def relations_by_definition(K, t, u):
 @pytest.mark.parametrize("case", CASES)
 def test_relations(case, thresholds, n_landmarks):
     operator = operator_of(CASES[case](3))
-    counts, _ = count_relations(operator, *thresholds, bounds=bounds_of(operator, n_landmarks))
+    counts, _ = count_relations(
+        operator.kernel, *thresholds, bounds=bounds_of(operator, n_landmarks)
+    )
     expected = relations_by_definition(operator.toarray(), *thresholds)
     np.testing.assert_array_equal(counts.numpy(), expected)
 
@@ -165,7 +159,7 @@ def test_clustering_by_speculative_rows(case, n_landmarks):
     expected = farthest_point_clustering(K.diagonal(), lambda i, similarity: K[i], 15)
     for bounds in (None, bounds_of(operator, n_landmarks)):
         for n_ahead in (1, 8):
-            rows = SpeculativeRows(operator, bounds=bounds, n_ahead=n_ahead)
+            rows = SpeculativeRows(operator.kernel, bounds=bounds, n_ahead=n_ahead)
             found = farthest_point_clustering(operator.diag(), rows, 15)
             np.testing.assert_array_equal(found[0], expected[0])
             np.testing.assert_array_equal(found[1], expected[1])
@@ -174,7 +168,7 @@ def test_clustering_by_speculative_rows(case, n_landmarks):
 def test_few_rows_are_kept_waiting():
     operator = operator_of(clustered(0))
     operator._memory = 300 * 4 * 4 * 8  # eight rows
-    rows = SpeculativeRows(operator, n_ahead=5)
+    rows = SpeculativeRows(operator.kernel, n_ahead=5)
     farthest_point_clustering(operator.diag(), rows, 30)
     assert len(rows._rows) <= 8
 
@@ -183,7 +177,7 @@ def test_few_rows_are_kept_waiting():
 def test_bounded_is_brute_force(seed, n, tile):
     operator = operator_of(clustered(seed, n, d=40), tile)
     K = off_diagonal(operator.toarray(), -np.inf)
-    found = row_extremes(operator, bounds=bounds_of(operator, seed % 12))
+    found = row_extremes(operator.kernel, bounds=bounds_of(operator, seed % 12))
     np.testing.assert_array_equal(found.values[:, 0], K.max(axis=1))
     np.testing.assert_array_equal(found.indices[:, 0], K.argmax(axis=1))
 
@@ -197,7 +191,7 @@ class TestCounts:
     """Reductions are cheap where the kernel has structure; entries are counted exactly."""
 
     def test_what_is_counted_is_what_is_computed(self, operator, monkeypatch):
-        bounds = Bounds(operator)
+        bounds = Bounds(operator.kernel)
         sizes, gram = [], Features.gram
 
         def counted(left, right):
@@ -211,21 +205,20 @@ class TestCounts:
             lambda o, bounds: Found(*count_relations(o, 0.5, 0.1, bounds=bounds)),
         ):
             sizes.clear()
-            assert reduce(operator, bounds=bounds).n_evaluated - bounds.n_evaluated == sum(sizes)
+            assert reduce(operator.kernel, bounds=bounds).n_evaluated - bounds.n_evaluated == sum(
+                sizes
+            )
 
     def test_shares(self, operator):
         n = 2000
-        assert Bounds(operator).n_evaluated == 12 * n  # 400 numbers a sample pay for 12 landmarks
-        assert dominated(operator, 1e-5).n_evaluated < 0.12 * n * n
-        assert row_extremes(operator).n_evaluated < 0.25 * n * n
-
-    def test_screening_computes_less_in_single_precision(self, operator):
-        plain = row_extremes(operator, 3, largest=False)
-        screened = row_extremes(operator, 3, largest=False, screened=True)
-        assert screened.n_evaluated < 0.5 * plain.n_evaluated
+        assert (
+            Bounds(operator.kernel).n_evaluated == 12 * n
+        )  # 400 numbers a sample pay for 12 landmarks
+        assert dominated(operator.kernel, 1e-5).n_evaluated < 0.12 * n * n
+        assert row_extremes(operator.kernel).n_evaluated < 0.25 * n * n
 
     def test_speculation_pays(self, operator):
-        rows = SpeculativeRows(operator)
+        rows = SpeculativeRows(operator.kernel)
         farthest_point_clustering(operator.diag(), rows, 200)
         assert 200 * 2000 <= rows.n_evaluated < 2 * 200 * 2000
 
@@ -235,7 +228,7 @@ class TestCounts:
         X, y = torch.rand(700, 1, 28, 28), torch.arange(700) % 10
         operator = empirical_ntk(net, X, y)
         K = off_diagonal(operator.toarray(), -np.inf)
-        found = row_extremes(operator)
+        found = row_extremes(operator.kernel)
         np.testing.assert_array_equal(found.values[:, 0], K.max(axis=1))
         assert found.n_evaluated < 700 * 700
 
@@ -245,50 +238,13 @@ class Found:
         self.n_evaluated = n_evaluated
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_screen_bounds_every_kind_of_factor(sign):
-    """Dense, outer products with one position and with several."""
-    rng = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=rng) * 10 ** torch.randn(*shape[:-1], 1, generator=rng)
-
-    n = 60
-    factors = {
-        "dense": Dense(draw(n, 40), 1),
-        "outer": Outer(draw(1, n, 30), draw(1, n, 20), 1),
-        "sequence": Outer(draw(3, n, 10), draw(3, n, 5), 1),
-    }
-    operator = KernelOperator(Features(factors, torch.zeros(n, 1, 1)))
-    bounds = Bounds(operator, n_landmarks=0)
-    screen = screen_module.Screen.of(operator, bounds, True)
-    everything = torch.arange(n)
-    features = operator._features
-    upper = screen.upper(features, features, everything, everything, sign)
-    K = torch.from_numpy(operator.toarray())
-    assert (upper >= sign * K / bounds.scale).all()
-    slack = upper - sign * K / bounds.scale
-    norms = bounds.diagonal.sqrt()
-    assert (slack <= 0.06 * norms[:, None] * norms / bounds.scale).all()
-
-
-def test_no_screen_in_double_precision_or_where_it_is_slow(monkeypatch):
-    single, double = (operator_of(clustered(0, 50, dtype=t)) for t in ("f4", "f8"))
-    of = screen_module.Screen.of
-    assert of(single, Bounds(single), True) is not None
-    assert of(single, Bounds(single), False) is None
-    assert of(double, Bounds(double), True) is None
-    monkeypatch.setattr(screen_module, "_is_fast", lambda device: False)
-    assert of(single, Bounds(single), True) is None
-
-
 def test_refined():
     operator = operator_of(clustered(5))
     K = off_diagonal(operator.toarray(), -np.inf)
     candidates = torch.from_numpy(np.argsort(-K, axis=1)[:, 2:6].copy())
     candidates[3] = -1
     candidates[64:80] = -1  # a whole panel without any
-    found = refined(operator, candidates)
+    found = refined(operator.kernel, candidates)
     among = np.take_along_axis(K, candidates.numpy(), 1)
     best = among.max(axis=1)
     best[3] = best[64:80] = -np.inf
@@ -301,15 +257,14 @@ def cancelling(size, n=70):
     a, g = torch.randn(1, n, 12), torch.randn(1, n, 8)
     a = torch.cat([a, a + size * torch.randn(1, n, 12)])
     g = torch.cat([g, -g + size * torch.randn(1, n, 8)])
-    operator = KernelOperator(Features({"a": Outer(a, g, 1)}, torch.zeros(n, 1, 1)))
-    operator._panel = operator._tile = 16
+    operator = KernelOperator(Features({"a": Outer(a, g, 1)}, spec(n)))
+    operator.kernel.panel = operator.kernel.tile = 16
     return operator
 
 
-@pytest.mark.parametrize("screened", SCREENS)
 @pytest.mark.parametrize("n_landmarks", [0, 5, 30])
 @pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
-def test_positions_that_cancel(size, n_landmarks, screened):
+def test_positions_that_cancel(size, n_landmarks):
     torch.manual_seed(0)
     operator = cancelling(size)
     bounds = bounds_of(operator, n_landmarks)
@@ -318,9 +273,9 @@ def test_positions_that_cancel(size, n_landmarks, screened):
     low, high = bounds.between(everything, everything)
     assert (low.numpy() <= K / bounds.scale).all()
     assert (high.numpy() >= K / bounds.scale).all()
-    found = row_extremes(operator, bounds=bounds, screened=screened)
+    found = row_extremes(operator.kernel, bounds=bounds)
     np.testing.assert_array_equal(found.indices[:, 0], off_diagonal(K, -np.inf).argmax(axis=1))
-    counts, _ = count_relations(operator, 0.5, 0.1, bounds=bounds)
+    counts, _ = count_relations(operator.kernel, 0.5, 0.1, bounds=bounds)
     np.testing.assert_array_equal(counts.numpy(), relations_by_definition(K, 0.5, 0.1))
 
 
@@ -331,14 +286,10 @@ def test_many_groups(monkeypatch):
     counts = []
     for size in (10_000, 50):
         monkeypatch.setattr(bounds_module, "GROUP_SIZE", size)
-        found = row_extremes(operator, bounds=bounds_of(operator, 20))
+        found = row_extremes(operator.kernel, bounds=bounds_of(operator, 20))
         np.testing.assert_array_equal(found.indices[:, 0], K.argmax(axis=1))
         counts.append(found.n_evaluated)
     assert counts[1] < counts[0]
-
-
-def test_whether_bfloat16_is_fast_is_measured():
-    assert IS_FAST(torch.device("cpu")) in (True, False)
 
 
 def test_a_norm_that_vanishes_beside_the_largest():
@@ -346,14 +297,14 @@ def test_a_norm_that_vanishes_beside_the_largest():
     phi = clustered(0, 70, 20, dtype=np.float64)
     phi *= 10 ** np.random.default_rng(0).uniform(-150, 145, size=(70, 1))
     operator = operator_of(phi, tile=48)
-    counts, _ = count_relations(operator, 0.5, 0.1)
+    counts, _ = count_relations(operator.kernel, 0.5, 0.1)
     np.testing.assert_array_equal(
         counts.numpy(), relations_by_definition(operator.toarray(), 0.5, 0.1)
     )
 
 
 def test_wide_features_take_no_more_than_the_memory():
-    features = operator_of(clustered(0, n=200, d=40_000))._features
+    features = operator_of(clustered(0, n=200, d=40_000)).kernel.left
     taken, take = [], Features.take
 
     def counted(self, rows):
@@ -364,18 +315,18 @@ def test_wide_features_take_no_more_than_the_memory():
     operator = KernelOperator(features, working_memory=32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Features, "take", counted)
-        row_extremes(operator)
+        row_extremes(operator.kernel)
     assert max(taken) * features.sample_bytes <= 32 * 2**20 / 4
 
 
 class TestErrors:
     def test_an_underflow_is_named(self):
         with pytest.raises(ValueError, match=r"underflows torch.float32.*use float64"):
-            Bounds(operator_of(np.full((4, 3), 1e-18, dtype=np.float32)))
+            Bounds(operator_of(np.full((4, 3), 1e-18, dtype=np.float32)).kernel)
 
     def test_an_overflow_is_named(self):
         with pytest.raises(ValueError, match=r"overflows torch.float32.*use float64"):
-            Bounds(operator_of(np.full((4, 3), 1e30, dtype=np.float32)))
+            Bounds(operator_of(np.full((4, 3), 1e30, dtype=np.float32)).kernel)
 
     def test_several_cotangents_are_refused(self):
         net, X, _ = TRAPS["lenet5"]()
@@ -431,10 +382,10 @@ class TestSchedule:
 
     @pytest.mark.parametrize("memory", [0.05, 0.2, 0.6, 100])
     def test_samples_taken_for_a_symmetric_kernel(self, memory):
-        features = operator_of(clustered(0, n=500, d=256))._features
+        features = operator_of(clustered(0, n=500, d=256)).kernel.left
         source = Slow(features)
         operator = KernelOperator(source, working_memory=memory)
-        panel, tile = operator._panel, operator._tile
+        panel, tile = operator.kernel.panel, operator.kernel.tile
         fits = memory * 2**20 / 2
         assert (panel + tile) * source.sample_bytes <= fits
         np.testing.assert_array_equal(operator.toarray(), KernelOperator(features).toarray())
@@ -443,7 +394,7 @@ class TestSchedule:
         assert panel >= min(500, 0.85 * (fits / source.sample_bytes) - 2)
 
     def test_everything_else_agrees_too(self):
-        features = operator_of(clustered(0, n=200))._features
+        features = operator_of(clustered(0, n=200)).kernel.left
         source = Slow(features)
         lazy, plain = KernelOperator(source, working_memory=0.05), KernelOperator(features)
         lazy_columns = KernelOperator(features, source)
@@ -452,11 +403,11 @@ class TestSchedule:
         np.testing.assert_allclose(lazy.matmul(V), plain.matmul(V), rtol=1e-4, atol=0.1)
         np.testing.assert_array_equal(lazy.block([5, 3], slice(9)), plain.block([5, 3], slice(9)))
         np.testing.assert_array_equal(lazy_columns.toarray(), plain.toarray())
-        found, expected = row_extremes(lazy), row_extremes(plain)
+        found, expected = row_extremes(lazy.kernel), row_extremes(plain.kernel)
         np.testing.assert_array_equal(found.indices, expected.indices)
 
     def test_a_part_of_a_source_is_no_copy(self):
-        features = operator_of(clustered(0))._features
+        features = operator_of(clustered(0)).kernel.left
         assert subset(features, torch.arange(300)) is features
         piece = subset(features, torch.arange(5, 20)).factors["all"].phi
         assert piece.data_ptr() == features.factors["all"].phi[5:].data_ptr()

@@ -7,13 +7,17 @@ from torch import nn
 
 from sklearn_lpntk._engine import sketch as sketch_module
 from sklearn_lpntk._engine.factors import Dense, Lookup, Outer
-from sklearn_lpntk._engine.features import Features
+from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.sketch import Sketch
 from sklearn_lpntk.kernels import empirical_ntk
 
 from ..nets import TRAPS, Wrap
 
 N = 12
+
+
+def spec(R=1):
+    return Spec(N, R, 1, torch.float64, torch.device("cpu"))
 
 
 def draw(*shape):
@@ -72,7 +76,7 @@ def test_unbiased_with_the_documented_error(case, m, monkeypatch):
     torch.manual_seed(1)
     make, way = CASES[case]
     factor = make()
-    features = Features({"a": factor}, torch.zeros(N, factor.n_cotangents, 1).double())
+    features = Features({"a": factor}, spec(factor.n_cotangents))
     assert way_taken(Sketch(m, 0), factor, monkeypatch) == way
     exact = features.gram(features)
     draws = []
@@ -91,9 +95,8 @@ def test_unbiased_with_the_documented_error(case, m, monkeypatch):
 def test_a_lookup_is_sketched_as_if_written_out():
     """Its rows that are zero add nothing: the same columns, signs and rotations."""
     factor = Lookup(torch.randint(50, (3, N)), draw(3, N, 16), 1, 50)
-    v = torch.zeros(N, 1, 1).double()
-    sparse = Sketch(64, 0)(Features({"a": factor}, v))
-    written = Sketch(64, 0)(Features({"a": factor.materialise()}, v))
+    sparse = Sketch(64, 0)(Features({"a": factor}, spec()))
+    written = Sketch(64, 0)(Features({"a": factor.materialise()}, spec()))
     torch.testing.assert_close(sparse.materialise(), written.materialise())
 
 
@@ -101,8 +104,7 @@ def test_one_map_whatever_the_batch_holds():
     """Another number of positions, or the sum written out: the sketch of a layer is the same."""
     few = Outer(draw(1, N, 45), draw(1, N, 48), 1)
     many = Outer(draw(150, N, 45), draw(150, N, 48), 1)
-    v = torch.zeros(N, 1, 1).double()
-    a, b, c = (Features({"a": f}, v) for f in (few, many, few.materialise()))
+    a, b, c = (Features({"a": f}, spec()) for f in (few, many, few.materialise()))
     sketch = Sketch(64, 0)
     torch.testing.assert_close(sketch(a).materialise(), sketch(c).materialise())
     exact = a.gram(b)
@@ -135,7 +137,7 @@ def test_layers_whose_names_share_a_checksum():
 def test_columns_of_one_piece_never_meet():
     """So that fewer columns than components lose nothing."""
     phi = draw(N, 40)
-    features = Features({"a": Dense(phi, 1)}, torch.zeros(N, 1, 1).double())
+    features = Features({"a": Dense(phi, 1)}, spec())
     sketched = Sketch(40, 3)(features)
     torch.testing.assert_close(sketched.gram(sketched), phi @ phi.T)
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from sklearn_lpntk._engine import gather as gather_module
 from sklearn_lpntk._engine import store as store_module
-from sklearn_lpntk._engine.extract import Extractor
 from sklearn_lpntk._engine.shards import pack, unpack
+from sklearn_lpntk._engine.trace import Tracer
 from sklearn_lpntk._runtime.locks import wait_for_lock
 from sklearn_lpntk.exceptions import AutogradRuleWarning, DamagedStoreWarning, StoreMismatchError
 from sklearn_lpntk.kernels import empirical_ntk
@@ -58,13 +58,13 @@ def shards(path):
 @pytest.fixture
 def passed(monkeypatch):
     """Numbers of samples in the batches that went through the network."""
-    counts, batch = [], Extractor._batch
+    counts, trace = [], Tracer.__call__
 
-    def counted(self, x, y, check, first):
+    def counted(self, x, y, **options):
         counts.append(len(y))
-        return batch(self, x, y, check, first)
+        return trace(self, x, y, **options)
 
-    monkeypatch.setattr(Extractor, "_batch", counted)
+    monkeypatch.setattr(Tracer, "__call__", counted)
     return counts
 
 
@@ -93,7 +93,7 @@ def test_every_way_to_read(tmp_path, expected):
     np.testing.assert_array_equal(operator.block(rows, cols), expected[rows][:, cols])
     np.testing.assert_array_equal(operator.block([], [1]), expected[[]][:, [1]])
     np.testing.assert_allclose(operator.matmul(np.ones(N)), expected.sum(axis=1), rtol=1e-4)
-    part = operator._restricted(np.array([9, 70, 12]))
+    part = operator.restricted(np.array([9, 70, 12]))
     np.testing.assert_array_equal(part.toarray(), expected[[9, 70, 12]][:, [9, 70, 12]])
 
 
@@ -113,7 +113,7 @@ def test_a_sketch_needs_no_seed(tmp_path):
 
 
 def test_other_dtypes_survive_a_file(tmp_path):
-    features = empirical_ntk(make_net().double(), X.astype(np.float64), y)._features
+    features = empirical_ntk(make_net().double(), X.astype(np.float64), y).kernel.left
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         file = tmp_path / str(dtype)
         file.write_bytes(pack(features.to(dtype)))
@@ -163,13 +163,13 @@ def test_what_is_done_is_not_done_again(tmp_path, passed):
 def test_interrupted_in_the_middle(tmp_path, expected, monkeypatch):
     """An exception during the fourth shard leaves three, and no other file."""
 
-    def stop(self, *args):
+    def stop(self, *args, **options):
         if len(shards(tmp_path)) == 3:
             raise KeyboardInterrupt
-        return batch(self, *args)
+        return trace(self, *args, **options)
 
-    batch = Extractor._batch
-    monkeypatch.setattr(Extractor, "_batch", stop)
+    trace = Tracer.__call__
+    monkeypatch.setattr(Tracer, "__call__", stop)
     with pytest.raises(KeyboardInterrupt):
         stored(tmp_path)
     monkeypatch.undo()
@@ -270,12 +270,12 @@ def test_a_plan_that_changes_while_others_are_at_work(tmp_path, monkeypatch):
     expected = empirical_ntk(net, X, batch_size=4, kernel="pntk").toarray()
     fill, calls = gather_module._fill, []
 
-    def interrupted(store, extractor, sketch, job):
+    def interrupted(store, extractor, sketch, plan, job):
         calls.append(job[0])
         if len(calls) == 3:
             monkeypatch.undo()
             empirical_ntk(net, X, **options)  # another process, from beginning to end
-        return fill(store, extractor, sketch, job)
+        return fill(store, extractor, sketch, plan, job)
 
     monkeypatch.setattr(gather_module, "_fill", interrupted)
     np.testing.assert_allclose(empirical_ntk(net, X, **options).toarray(), expected, rtol=1e-10)

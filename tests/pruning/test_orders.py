@@ -10,10 +10,9 @@ from torch import nn
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk._engine.factors import Dense
-from sklearn_lpntk._engine.features import Features
-from sklearn_lpntk._engine.operator import KernelOperator
+from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import row_extremes
-from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel
+from sklearn_lpntk.kernels import KernelOperator, empirical_ntk, lpntk_kernel
 from sklearn_lpntk.pruning._orders import REDUNDANT_BY
 
 from ..cluster.test_farthest_point import algorithm_3
@@ -287,10 +286,11 @@ def test_redundancy_is_acyclic_and_spares_the_largest_norm(data, net, kernel):
 
 
 def test_nothing_is_redundant_under_a_cosine_kernel(data, net):
-    features = empirical_ntk(net, *data)._features.materialise()
+    features = empirical_ntk(net, *data).kernel.left.materialise()
     unit = Dense(nn.functional.normalize(features), 1)
-    operator = KernelOperator(Features({"unit": unit}, torch.zeros(N, 1, 1)))
-    maxima = row_extremes(operator).values[:, 0]
+    spec = Spec(N, 1, 1, features.dtype, features.device)
+    operator = KernelOperator(Features({"unit": unit}, spec))
+    maxima = row_extremes(operator.kernel).values[:, 0]
     assert (maxima.numpy() <= operator.diag() * (1 + REDUNDANT_BY)).all()
 
 

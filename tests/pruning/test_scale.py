@@ -1,4 +1,4 @@
-"""The pruner's ways past memory: sketches, refinement, screening, stores, features anew."""
+"""The pruner's ways past memory: sketches, refinement, stores, features anew."""
 
 import logging
 
@@ -13,7 +13,6 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_lpntk import RedundancyPruner, _features
-from sklearn_lpntk._engine import screen as screen_module
 from sklearn_lpntk._engine.features import Features
 from sklearn_lpntk.exceptions import StoreMismatchError
 from sklearn_lpntk.pruning import _similarity
@@ -60,10 +59,8 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("strategy", KERNEL_STRATEGIES)
-def test_screening_and_stores_change_nothing(strategy, data, net, tmp_path, monkeypatch):
-    monkeypatch.setattr(screen_module, "_is_fast", lambda device: True)
+def test_stores_change_nothing(strategy, data, net, tmp_path):
     plain = pruned(data, net, strategy=strategy)
-    assert_same(pruned(data, net, strategy=strategy, precision="screened"), plain)
     for _ in range(2):
         assert_same(pruned(data, net, strategy=strategy, store=tmp_path), plain)
 
@@ -176,11 +173,16 @@ class TestErrors:
             pruned((X + 1, y), net, store=tmp_path)
 
 
+def test_precision_is_deprecated(data, net):
+    with pytest.warns(FutureWarning, match="no effect and will be removed"):
+        pruned(data, net, strategy="redundant", precision="screened")
+
+
 def test_a_grid_over_what_costs(data, net, tmp_path):
     """The parameters clone, and those that change nothing share one cached order."""
     pruner = RedundancyPruner(net=net, strategy="redundant", memory=str(tmp_path), random_state=0)
     search = GridSearchCV(
-        clone(pruner), {"precision": ["full", "screened"], "n_components": [None, 64]}, cv=2
+        clone(pruner), {"n_jobs": [None, 1], "n_components": [None, 64]}, cv=2
     ).fit(*data)
     assert len(search.cv_results_["params"]) == 4
     stored = list(tmp_path.rglob("output.pkl"))

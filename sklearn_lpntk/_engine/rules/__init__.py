@@ -1,33 +1,28 @@
-"""Layer rules: one small class per layer family, found by type."""
+"""Rules: how operations with weights give per-sample gradients, found by the operation's name.
 
-from .base import LayerRule
-from .conv import ConvRule
-from .embedding import EmbeddingBagRule, EmbeddingRule
-from .linear import LinearRule
-from .normalization import BatchNormRule, GroupNormRule, InstanceNormRule, LayerNormRule
+A rule's ``apply`` runs the operation under the recorder and notes a *use*; ``term`` of the use
+turns the output's gradients into what the call adds to a weight's gradient.
+"""
 
-RULES = (
-    LinearRule,
-    ConvRule,
-    BatchNormRule,
-    LayerNormRule,
-    GroupNormRule,
-    InstanceNormRule,
-    EmbeddingRule,
-    EmbeddingBagRule,
+from .convolution import Convolution, TransposedConvolution
+from .elementwise import Einsum, Elementwise, Expanded
+from .embedding import Embedding, EmbeddingBag
+from .linear import AddMM, Linear, MatMul
+from .terms import Entries, Positions, Rows
+
+FAMILIES = (
+    Linear,
+    MatMul,
+    AddMM,
+    Convolution,
+    TransposedConvolution,
+    Embedding,
+    EmbeddingBag,
+    Elementwise,
+    Einsum,
+    Expanded,
 )
 
-_BY_TYPE = {layer_type: rule for rule in RULES for layer_type in rule.layer_types}
+RULES = {name: rule for rule in FAMILIES for name in rule.names.split()}
 
-__all__ = ["RULES", "LayerRule", "find_rule"]
-
-
-def find_rule(module):
-    """The rule class of a module, or None; a subclass counts if it keeps ``forward``."""
-    for base in type(module).__mro__:
-        if base in _BY_TYPE:
-            rule = _BY_TYPE[base]
-            if type(module).forward is base.forward and rule.supports(module):
-                return rule
-            return None
-    return None
+__all__ = ["FAMILIES", "RULES", "Entries", "Positions", "Rows"]

@@ -1,54 +1,80 @@
-"""Embedding tables: one-hot activations, never formed."""
+"""Tables of rows: one-hot activations, never formed."""
+
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from ..factors import lookup_factor
-from .base import LayerRule, cat
-
-
-class EmbeddingRule(LayerRule):
-    """`nn.Embedding`, with ``padding_idx`` (that row has no gradient)."""
-
-    layer_types = (nn.Embedding,)
-    parameter_names = ("weight",)
-    sequence_first = True
-
-    def activations(self, x):
-        return x.reshape(x.shape[0] if x.ndim else 1, -1, 1)
-
-    def cotangents(self, g, x):
-        B, width = x.shape[0] if x.ndim else 1, self.module.embedding_dim
-        g = g.reshape(B, -1, width)
-        if self.module.padding_idx is None:
-            return g
-        return g * (self.activations(x) != self.module.padding_idx)
-
-    def _combine(self, pieces, n, n_cotangents, *, dense):
-        index, g = zip(*pieces)
-        index, g = cat(index, 1).squeeze(2), cat(g, 2)
-        return lookup_factor(index, g, self.module.num_embeddings, dense=dense)
-
-    def split(self, flat):
-        return {"weight": flat.view(self.module.weight.shape)}
+from ..samples import by_sample
+from .terms import Rows, arguments, gathered
 
 
-class EmbeddingBagRule(EmbeddingRule):
-    """`nn.EmbeddingBag` of fixed-length bags (2-d input), summed or averaged."""
+@dataclass
+class EmbeddingUse:
+    """Rows of a table by their indices; those of ``padding_idx`` have no gradient."""
 
-    layer_types = (nn.EmbeddingBag,)
-    sequence_first = False
+    index: torch.Tensor
+    padding_idx: int | None
+
+    def term(self, call, role, n, with_bias=False):
+        """What the call adds to the gradient of the table."""
+        index, g = by_sample(self.index, call.where, n, 0), gathered(call, n, 1)
+        if self.padding_idx is not None:
+            g = g * (index != self.padding_idx)[:, None, :, None]
+        return Rows(index, g)
+
+
+class Embedding:
+    """`F.embedding`."""
+
+    names = "embedding"
+    options = "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse"
 
     @classmethod
-    def supports(cls, module):
-        return module.mode in ("sum", "mean")
+    def apply(cls, recorder, name, function, args, kwargs):
+        given = arguments(cls.options, args, kwargs)
+        out = recorder.run(name, function, args, kwargs)
+        padding = given["padding_idx"]
+        if padding is not None and padding < 0:
+            padding += len(given["weight"])
+        use = EmbeddingUse(given["input"], padding)
+        return recorder.record(use, {"weight": given["weight"]}, out)
 
-    def cotangents(self, g, x):
-        if x.ndim != 2:
-            raise ValueError("bags given by offsets have no rule")
-        counted = torch.ones_like(x, dtype=g.dtype)
-        if self.module.padding_idx is not None:
-            counted = (x != self.module.padding_idx).to(g.dtype)
-        if self.module.mode == "mean":
+
+@dataclass
+class BagUse(EmbeddingUse):
+    """Rows summed or averaged over bags of one length."""
+
+    mean: bool
+
+    def term(self, call, role, n, with_bias=False):
+        """What the call adds to the gradient of the table."""
+        g = gathered(call, n, 1)  # (n, R, bags, E)
+        counted = torch.ones_like(self.index, dtype=g.dtype)
+        if self.padding_idx is not None:
+            counted = (self.index != self.padding_idx).to(g.dtype)
+        if self.mean:
             counted = counted / counted.sum(1, keepdim=True).clamp(min=1)
-        return counted[:, :, None] * g[:, None, :]
+        share = by_sample(counted, call.where, n, 1)  # (n, bags, length)
+        g = (g.unsqueeze(3) * share[:, None, :, :, None]).flatten(2, 3)
+        return Rows(by_sample(self.index, call.where, n, 1).flatten(1), g)
+
+
+class EmbeddingBag:
+    """`F.embedding_bag` of bags of one length, summed or averaged."""
+
+    names = "embedding_bag"
+    options = """input weight offsets max_norm norm_type scale_grad_by_freq mode sparse
+        per_sample_weights include_last_offset padding_idx"""
+
+    @classmethod
+    def apply(cls, recorder, name, function, args, kwargs):
+        given = arguments(cls.options, args, kwargs)
+        mode, weighted = given["mode"] or "mean", given["per_sample_weights"] is not None
+        if given["input"].ndim != 2 or weighted or mode not in ("sum", "mean"):
+            return NotImplemented
+        out = recorder.run(name, function, args, kwargs)
+        padding = given["padding_idx"]
+        if padding is not None and padding < 0:
+            padding += len(given["weight"])
+        use = BagUse(given["input"], padding, mode == "mean")
+        return recorder.record(use, {"weight": given["weight"]}, out)

@@ -1,20 +1,80 @@
-"""Linear layers: ``(a . a' + 1)(g . g')``."""
+"""Products with a matrix: every position adds an outer product."""
 
-from torch import nn
-from torch.nn.functional import pad
+from dataclasses import dataclass
 
-from .base import LayerRule
+import torch
+from torch.nn import functional as F
+
+from ..samples import by_sample
+from .elementwise import batched_product
+from .terms import Entries, Positions, arguments, gathered
 
 
-class LinearRule(LayerRule):
-    """`nn.Linear` with any leading dimensions."""
+@dataclass
+class LinearUse:
+    """A product with inputs x, by a matrix (O, D), or (D, O) where ``transposed``."""
 
-    layer_types = (nn.Linear,)
-    sequence_first = True
+    x: torch.Tensor
+    transposed: bool = False
 
-    def activations(self, x):
-        x = x.reshape(x.shape[0] if x.ndim > 1 else 1, -1, x.shape[-1])
-        return pad(x, (0, 1), value=1.0) if "bias" in self.names else x
+    def term(self, call, role, n, with_bias=False):
+        """What the call adds to the gradient of its weight or bias."""
+        g = gathered(call, n, 1)
+        if role == "bias":
+            return Entries(g.sum(2))
+        a = by_sample(self.x, call.where, n, 1).to(g.dtype)
+        return Positions(F.pad(a, (0, 1), value=1.0) if with_bias else a, g, self.transposed)
 
-    def cotangents(self, g, x):
-        return g.reshape(g.shape[0] if g.ndim > 1 else 1, -1, g.shape[-1])
+
+class Linear:
+    """`F.linear`."""
+
+    names = "linear"
+
+    @staticmethod
+    def apply(recorder, name, function, args, kwargs):
+        given = arguments("input weight bias", args, kwargs)
+        x, weight, bias = given.values()
+        if recorder.weight(x) or weight.ndim != 2:
+            return NotImplemented
+        out = recorder.run(name, function, args, kwargs)
+        return recorder.record(LinearUse(x.detach()), {"weight": weight, "bias": bias}, out)
+
+
+class MatMul:
+    """`torch.matmul` and its like with a weight on the right or on the left."""
+
+    names = "matmul mm bmm"
+
+    @staticmethod
+    def apply(recorder, name, function, args, kwargs):
+        a, b = arguments("input other", args, kwargs).values() if not kwargs else (None, None)
+        if a is None or (recorder.weight(a) and recorder.weight(b)):
+            return NotImplemented
+        if recorder.weight(a):
+            if b.ndim < 2:
+                return NotImplemented
+            with recorder:
+                return torch.matmul(b.mT, a.mT).mT
+        if b.ndim != 2:
+            return batched_product(recorder, a, b)
+        out = recorder.run(name, function, args, kwargs)
+        return recorder.record(LinearUse(a.detach(), transposed=True), {"weight": b}, out)
+
+
+class AddMM:
+    """`torch.addmm`: a product and a bias, as in GPT-2's ``Conv1D``."""
+
+    names = "addmm"
+
+    @staticmethod
+    def apply(recorder, name, function, args, kwargs):
+        if kwargs or len(args) != 3 or recorder.weight(args[1]):
+            return NotImplemented
+        bias, x, weight = args
+        if recorder.weight(bias) and bias.ndim != 1:
+            with recorder:
+                return torch.mm(x, weight) + bias
+        out = recorder.run(name, function, args, kwargs)
+        use = LinearUse(x.detach(), transposed=True)
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)

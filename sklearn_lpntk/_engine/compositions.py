@@ -1,0 +1,242 @@
+"""Fused operations as equal compositions of operations that have rules.
+
+Each entry takes the operation's arguments and returns a function that does the same under the
+recorder, or None where it is left as it is.
+"""
+
+import types
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+COMPOSED = {}
+
+
+def _composes(names):
+    def register(function):
+        COMPOSED.update(dict.fromkeys(names.split(), function))
+        return function
+
+    return register
+
+
+# -- attention: Python, opened by a copy that does not ask for modes -----------------------
+
+
+def _opened(function):
+    """The function with globals whose ``has_torch_function`` answers no."""
+    blind = {
+        key: (lambda *args: False)
+        for key in function.__globals__
+        if key.startswith("has_torch_function")
+    }
+    copy = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **blind},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+_ATTENTION = _opened(F.multi_head_attention_forward)
+
+
+@_composes("multi_head_attention_forward")
+def _attention(*args, **kwargs):
+    return lambda: _ATTENTION(*args, **kwargs)
+
+
+# -- normalisations: the affine part by itself ---------------------------------------------
+
+
+def _affine(normalised, weight, bias, shape=None):
+    """``normalised * weight + bias``; ``shape`` lines them up with its axes."""
+    if weight is not None:
+        weight = weight if shape is None else weight.view(shape)
+    if bias is not None:
+        bias = bias if shape is None else bias.view(shape)
+    if weight is None:
+        return normalised + bias
+    return normalised * weight if bias is None else torch.addcmul(bias, normalised, weight)
+
+
+@_composes("layer_norm")
+def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    return lambda: _affine(F.layer_norm(input, normalized_shape, eps=eps), weight, bias)
+
+
+@_composes("rms_norm")
+def _rms_norm(input, normalized_shape, weight=None, eps=None):
+    return lambda: _affine(F.rms_norm(input, normalized_shape, eps=eps), weight, None)
+
+
+def _channels(x):
+    return (-1,) + (1,) * (x.ndim - 2)
+
+
+@_composes("group_norm")
+def _group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+    def composition():
+        return _affine(F.group_norm(input, num_groups, eps=eps), weight, bias, _channels(input))
+
+    return composition
+
+
+@_composes("batch_norm")
+def _batch_norm(
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+):
+    if training or running_mean is None:
+        return None  # of the batch: no sample has it for itself
+
+    def composition():
+        normalised = F.batch_norm(input, running_mean, running_var, eps=eps)
+        return _affine(normalised, weight, bias, _channels(input))
+
+    return composition
+
+
+@_composes("instance_norm")
+def _instance_norm(input, running_mean=None, running_var=None, weight=None, bias=None, **options):
+    def composition():
+        normalised = F.instance_norm(input, running_mean, running_var, **options)
+        return _affine(normalised, weight, bias, _channels(input))
+
+    return composition
+
+
+# -- other operations with weights ----------------------------------------------------------
+
+
+@_composes("prelu")
+def _prelu(input, weight):
+    def composition():
+        slope = weight.view(_channels(input)) if input.ndim > 1 else weight
+        return torch.where(input > 0, input, input * slope)
+
+    return composition
+
+
+@_composes("bilinear")
+def _bilinear(input1, input2, weight, bias=None):
+    def composition():
+        pairs = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
+        return F.linear(pairs, weight.flatten(1), bias)
+
+    return composition
+
+
+@_composes("matmul")
+def _product(a, b):
+    if b.ndim == 1 and a.ndim > 1:
+        return lambda: F.linear(a, b.unsqueeze(0)).squeeze(-1)
+    return None
+
+
+@_composes("rmatmul")
+def _reversed_product(b, a):
+    return lambda: torch.matmul(a, b)
+
+
+# -- recurrent layers ------------------------------------------------------------------------
+
+
+def _lstm_step(gates_x, state, weights):
+    h, c = state
+    i, f, g, o = (gates_x + F.linear(h, weights["hh"], weights.get("b_hh"))).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return (F.linear(h, weights["hr"]) if "hr" in weights else h, c)
+
+
+def _gru_step(gates_x, state, weights):
+    (h,) = state
+    r_x, z_x, n_x = gates_x.chunk(3, -1)
+    r_h, z_h, n_h = F.linear(h, weights["hh"], weights.get("b_hh")).chunk(3, -1)
+    r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+    n = torch.tanh(n_x + r * n_h)
+    return (n + z * (h - n),)
+
+
+def _simple_step(activation):
+    def step(gates_x, state, weights):
+        return (activation(gates_x + F.linear(state[0], weights["hh"], weights.get("b_hh"))),)
+
+    return step
+
+
+_STEPS = {
+    "lstm": _lstm_step,
+    "gru": _gru_step,
+    "rnn_tanh": _simple_step(torch.tanh),
+    "rnn_relu": _simple_step(torch.relu),
+}
+
+
+def _direction(step, x, state, weights, backwards):
+    """Outputs (T, n, H) of one layer in one direction, and its last state."""
+    outputs = []
+    gates = F.linear(x, weights["ih"], weights.get("b_ih")).unbind(0)
+    for gates_x in reversed(gates) if backwards else gates:
+        state = step(gates_x, state, weights)
+        outputs.append(state[0])
+    return torch.stack(outputs[::-1] if backwards else outputs), state
+
+
+def _named(flat, has_biases, projected):
+    """The weights of every layer and direction, by what they do."""
+    names = ["ih", "hh", *(["b_ih", "b_hh"] if has_biases else []), *(["hr"] if projected else [])]
+    return [
+        dict(zip(names, flat[i : i + len(names)])) for i in range(0, len(flat), len(names))
+    ]  # fmt: skip
+
+
+def _recurrent(kind):
+    def compose(input, hx, flat, has_biases, num_layers, dropout, train, bidirectional, *rest):
+        if not isinstance(flat, (tuple, list)) or (train and dropout):
+            return None  # a packed sequence, or random numbers
+        (batch_first,) = rest
+        states = tuple(hx) if kind == "lstm" else (hx,)
+        projected = kind == "lstm" and states[0].shape[-1] != states[1].shape[-1]
+        layers, directions = _named(flat, has_biases, projected), 1 + bidirectional
+
+        def composition():
+            x, ends = input.transpose(0, 1) if batch_first else input, []
+            for k in range(num_layers):
+                outputs = []
+                for d in range(directions):
+                    at = k * directions + d
+                    start = tuple(s[at] for s in states)
+                    out, end = _direction(_STEPS[kind], x, start, layers[at], d == 1)
+                    outputs.append(out)
+                    ends.append(end)
+                x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+            out = x.transpose(0, 1) if batch_first else x
+            return (out, *(torch.stack(parts) for parts in zip(*ends)))
+
+        return composition
+
+    return compose
+
+
+def _cell(kind):
+    def compose(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+        weights = {"ih": w_ih, "hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+        state = tuple(hx) if not isinstance(hx, Tensor) else (hx,)
+
+        def composition():
+            end = _STEPS[kind](F.linear(input, w_ih, b_ih), state, weights)
+            return end if kind == "lstm" else end[0]
+
+        return composition
+
+    return compose
+
+
+for _kind in _STEPS:
+    _composes(_kind)(_recurrent(_kind))
+    _composes(_kind + "_cell")(_cell(_kind))

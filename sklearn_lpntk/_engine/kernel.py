@@ -1,0 +1,175 @@
+"""The kernel as a lazy matrix over features: tiles, products and parts of it."""
+
+import numpy as np
+import torch
+
+from .factors import padded
+from .features import slices
+from .sources import subset
+
+# rows a side of a tile, measured: on a processor larger tiles leave the cache, smaller ones
+# starve the product; a multiple of what both precisions need for bit-stability
+TILE_ROWS = {"cpu": 528}
+OTHER_TILE_ROWS = 4224  # on a GPU
+SPLIT = 96  # samples from which a symmetric tile is computed by halves
+
+
+class Kernel:
+    """Inner products of the rows of two sources of features.
+
+    Row ``i * R + r`` belongs to sample i and scalar r.
+
+    Parameters
+    ----------
+    left, right : Features or Source
+        The same object where the kernel is symmetric.
+    memory : int
+        Bytes that tiles and what they are made of may take.
+
+    Attributes
+    ----------
+    panel, tile : int
+        Samples in a panel of rows, which is kept, and in a tile of columns, which passes by.
+    """
+
+    def __init__(self, left, right=None, *, memory=2**30, schedule=None):
+        self.left, self.right = left, left if right is None else right
+        self.memory = memory
+        self.panel, self.tile = schedule or schedule_of(self.left, self.right, memory)
+
+    @property
+    def symmetric(self):
+        """Whether rows and columns are the same."""
+        return self.right is self.left
+
+    @property
+    def shape(self):
+        """Rows and columns."""
+        left, right = self.left, self.right
+        return left.n_samples * left.n_cotangents, right.n_samples * right.n_cotangents
+
+    @property
+    def in_threads(self):
+        """Whether threads may take rows at the same time."""
+        return not any(f.uses_network for f in (self.left, self.right))
+
+    def restricted(self, samples):
+        """The kernel of some samples of a symmetric one."""
+        part = subset(self.left, torch.as_tensor(samples))
+        return Kernel(part, memory=self.memory, schedule=(self.panel, self.tile))
+
+    def tiles(self):
+        """(rows, cols, tile) over slices of rows; the upper triangle of a symmetric kernel.
+
+        Tiles on its diagonal are symmetric to the bit.
+        """
+        if not self.symmetric:
+            yield from self.product(self.left, self.right)
+            return
+        n, R = self.left.n_samples, self.left.n_cotangents
+        for rows in slices(n, self.panel):
+            left = self.left.take(rows)
+            yield scaled(rows, R), scaled(rows, R), _symmetric_tile(left)
+            for start in range(rows.stop, n, self.tile):
+                cols = slice(start, min(start + self.tile, n))
+                yield scaled(rows, R), scaled(cols, R), left.gram(self.left.take(cols))
+
+    def product(self, left, right):
+        """(rows, cols, tile) of the whole rectangle of two sources."""
+        for rows in slices(left.n_samples, self.panel):
+            panel = left.take(rows)
+            for cols in slices(right.n_samples, self.tile):
+                tile = panel.gram(right.take(cols))
+                yield scaled(rows, left.n_cotangents), scaled(cols, right.n_cotangents), tile
+
+    def rows(self, samples):
+        """The rows of some samples, an ndarray, whatever memory holds."""
+        part = subset(self.left, samples)
+        tiles = [(r, c, tile.cpu().numpy()) for r, c, tile in self.product(part, self.right)]
+        out = np.empty((len(samples) * self.left.n_cotangents, self.shape[1]), tiles[0][2].dtype)
+        for r, c, tile in tiles:
+            out[r, c] = tile
+        return out
+
+    def diagonal(self):
+        """The diagonal of a square kernel, bit for bit that of its tiles."""
+        if self.symmetric:
+            steps = slices(self.left.n_samples, self.panel)
+            parts = [self.left.take(rows).diagonal() for rows in steps]
+        else:
+            unit = padded(1, self.left.n_cotangents, self.left.dtype)
+            steps = slices(self.left.n_samples, unit)
+            parts = [self.left.take(r).gram(self.right.take(r)).diagonal() for r in steps]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=self.left.dtype)
+
+    def matmul(self, V):
+        """The product with V of shape (n_cols, p): one flat gradient a column, no kernel."""
+        S, sums = self.right.n_cotangents, {}
+        for cols in slices(self.right.n_samples, self._step(self.right)):
+            part = self.right.take(cols).weighted_sums(V[scaled(cols, S)])
+            for key, value in part.items():
+                sums[key] = sums[key] + value if key in sums else value
+        out = [
+            self.left.take(rows).dots(sums, V.shape[1])
+            for rows in slices(self.left.n_samples, self._step(self.left))
+        ]
+        return torch.cat(out)
+
+    def _step(self, source):
+        """Samples that may be taken at once, one after the other."""
+        return source.n_samples if source.in_memory else self.panel
+
+
+def scaled(rows, R):
+    """Rows of the kernel of a slice of samples."""
+    return slice(rows.start * R, rows.stop * R)
+
+
+def _symmetric_tile(left):
+    """The kernel among some samples, symmetric to the bit, by halves: products once only."""
+    n = left.n_samples
+    if n < 2 * SPLIT or left.device.type != "cpu":
+        tile = left.gram(left)
+        return tile.triu() + tile.triu(1).T
+    cut = n // 2 // SPLIT * SPLIT
+    upper, lower = left.take(slice(0, cut)), left.take(slice(cut, n))
+    across = upper.gram(lower)
+    top = torch.cat([_symmetric_tile(upper), across], 1)
+    return torch.cat([top, torch.cat([across.T, _symmetric_tile(lower)], 1)])
+
+
+def schedule_of(left, right, memory):
+    """Samples in a panel of rows, which is kept, and in a tile of columns, which passes by.
+
+    Features in memory are square tiles of a few arrays within ``memory`` bytes. Others are
+    taken once for a panel and, for each panel, once for all columns: n^2 / (2 panel) in all
+    for a symmetric kernel. So the panel takes all the memory that a thin tile leaves.
+    """
+    R = max(left.n_cotangents, right.n_cotangents)
+    size = torch.empty(0, dtype=left.dtype).element_size()
+    most = TILE_ROWS.get(left.device.type, OTHER_TILE_ROWS)
+    side = max(1, min(most, int((memory / (4 * size)) ** 0.5)) // R)
+    if left.in_memory:
+        unit = padded(1, R, left.dtype)
+        rows = min(side, memory // (4 * left.sample_bytes))  # copies of rows that are picked
+        rows = max(unit, rows // unit * unit)
+        return rows, rows
+    fits = memory // (2 * left.sample_bytes)  # the other half is for the products
+    tile = max(1, min(side, fits // 8))
+    return max(1, min(fits - tile, memory // (4 * size * R * R * tile))), tile
+
+
+def pick(source, index):
+    """A source of the samples that some rows belong to, and which of its rows (None: all)."""
+    R, n = source.n_cotangents, source.n_samples
+    index = np.arange(n * R)[index]
+    if index.ndim != 1:
+        raise ValueError(
+            f"rows and cols must be slices or one-dimensional arrays; one index selects "
+            f"an array of shape {index.shape}. Use [i] for a single row."
+        )
+    index = np.ascontiguousarray(index)
+    if R == 1:
+        return subset(source, torch.from_numpy(index)), None
+    samples, position = np.unique(index // R, return_inverse=True)
+    return subset(source, torch.from_numpy(samples)), position * R + index % R

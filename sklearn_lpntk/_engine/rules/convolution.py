@@ -1,0 +1,185 @@
+"""Convolutions: every output position is a product with its patch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from ..samples import by_sample
+from .terms import Entries, Positions, arguments, gathered
+
+
+@dataclass
+class ConvolutionUse:
+    """A convolution of padded inputs x: (B, C, *space)."""
+
+    x: torch.Tensor
+    kernel: tuple
+    stride: tuple
+    dilation: tuple
+    groups: int
+
+    def term(self, call, role, n, with_bias=False):
+        """What the call adds to the gradient of its weight or bias."""
+        g = gathered(call, n, 1 + len(self.kernel))  # (n, R, T, O, *out)
+        if role == "bias":
+            return Entries(g.flatten(4).sum((2, 4)))
+        return self._grouped(call, g, n) if self.groups > 1 else self._plain(call, g, n, with_bias)
+
+    def _plain(self, call, g, n, with_bias):
+        patches = _patches(self.x, self.kernel, self.stride, self.dilation)
+        B, n_columns = len(patches), patches.shape[1 : 2 + len(self.kernel)].numel()
+        a = g.new_empty(B, n_columns + with_bias, *patches.shape[2 + len(self.kernel) :])
+        a[:, :n_columns].view(patches.shape).copy_(patches)
+        if with_bias:
+            a[:, n_columns] = 1
+        a = by_sample(a.flatten(2).transpose(1, 2), call.where, n, 2).flatten(1, 2)
+        return Positions(a, g.flatten(4).transpose(3, 4).flatten(2, 3))
+
+    def _grouped(self, call, g, n):
+        """The block-diagonal outer product: each output channel meets its group's inputs."""
+        g = g.unflatten(3, (self.groups, -1))  # (n, R, T, G, O / G, *out)
+        x = by_sample(self.x, call.where, n, 1 + len(self.kernel)).to(g.dtype)
+        x = x.unflatten(2, (self.groups, -1))  # (n, T, G, C / G, *space)
+        parts = []
+        for shift in torch.cartesian_prod(*map(torch.arange, self.kernel)).view(
+            -1, len(self.kernel)
+        ):
+            part = x[(..., *self._window(shift.tolist(), g.shape[5:]))]
+            parts.append(_grouped_product(g, part))
+        phi = torch.stack(parts, -1)  # (n, R, G, O / G, C / G, k)
+        return Entries(phi.flatten(2, 3).unflatten(-1, self.kernel))
+
+    def _window(self, shift, out):
+        return [
+            slice(k * gap, k * gap + step * (size - 1) + 1, step)
+            for k, gap, step, size in zip(shift, self.dilation, self.stride, out)
+        ]
+
+
+def _grouped_product(g, x):
+    """``sum over positions g x``: (n, R, G, O / G, C / G); shifted sums where G is all channels."""
+    if g.shape[4] == x.shape[3] == 1:
+        space = tuple(range(5, g.ndim))
+        return (g[:, :, :, :, 0] * x[:, None, :, :, 0]).sum((2, *(d - 1 for d in space)))[
+            ..., None, None
+        ]
+    g, x = g.flatten(5), x.flatten(4)
+    return torch.einsum("nrtgos,ntgcs->nrgoc", g, x)
+
+
+class Convolution:
+    """`F.conv1d`, `conv2d`, `conv3d`."""
+
+    names = "conv1d conv2d conv3d"
+    options = "input weight bias stride padding dilation groups"
+
+    @classmethod
+    def apply(cls, recorder, name, function, args, kwargs):
+        given = arguments(cls.options, args, kwargs)
+        x, weight, bias = (given[key] for key in ("input", "weight", "bias"))
+        n_axes = int(name[4])
+        if recorder.weight(x) or x.ndim != n_axes + 2:
+            return NotImplemented
+        out = recorder.run(name, function, args, kwargs)
+        stride, dilation = (_each(given[key], n_axes, 1) for key in ("stride", "dilation"))
+        kernel = tuple(weight.shape[2:])
+        padded = F.pad(x.detach(), _padding(given["padding"], kernel, dilation))
+        use = ConvolutionUse(padded, kernel, stride, dilation, given["groups"] or 1)
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)
+
+
+@dataclass
+class TransposedUse:
+    """A transposed convolution: the inputs meet patches of the output's gradient."""
+
+    x: torch.Tensor
+    kernel: tuple
+    stride: tuple
+    padding: tuple
+    dilation: tuple
+    groups: int
+
+    def term(self, call, role, n, with_bias=False):
+        """What the call adds to the gradient of its weight or bias."""
+        n_axes = len(self.kernel)
+        g = gathered(call, n, 1 + n_axes)
+        if role == "bias":
+            return Entries(g.flatten(4).sum((2, 4)))
+        x = by_sample(self.x, call.where, n, 1 + n_axes).to(g.dtype)
+        pads = [amount for p in reversed(self.padding) for amount in (p, p)]
+        g = _patches(self._room(g.flatten(0, 2), pads), self.kernel, self.stride, self.dilation)
+        window = tuple(slice(0, size) for size in x.shape[3:])
+        g = g[(..., *window)].flatten(2 + n_axes).unflatten(0, (n, len(call.gradients), -1))
+        x = x.flatten(3).unflatten(2, (self.groups, -1))  # (n, T, G, C / G, space)
+        g = g.unflatten(3, (self.groups, -1)).flatten(5, 4 + n_axes)  # (n, R, T, G, O / G, k, s)
+        phi = torch.einsum("ntgcs,nrtgoks->nrgcok", x, g).flatten(2, 3)
+        return Entries(phi.unflatten(-1, self.kernel))
+
+    def _room(self, g, pads):
+        """The output before its edges were cut off, with room for every input's patch."""
+        needed = [
+            step * (size - 1) + gap * (k - 1) + 1
+            for step, size, gap, k in zip(
+                self.stride, self.x.shape[2:], self.dilation, self.kernel, strict=True
+            )
+        ]
+        g = F.pad(g, pads)
+        missing = [max(0, want - have) for want, have in zip(needed, g.shape[2:])]
+        return F.pad(g, [amount for m in reversed(missing) for amount in (0, m)])
+
+
+class TransposedConvolution:
+    """`F.conv_transpose1d`, `conv_transpose2d`, `conv_transpose3d`."""
+
+    names = "conv_transpose1d conv_transpose2d conv_transpose3d"
+    options = "input weight bias stride padding output_padding groups dilation"
+
+    @classmethod
+    def apply(cls, recorder, name, function, args, kwargs):
+        given = arguments(cls.options, args, kwargs)
+        x, weight, bias = (given[key] for key in ("input", "weight", "bias"))
+        n_axes = int(name[-2])
+        if recorder.weight(x) or x.ndim != n_axes + 2:
+            return NotImplemented
+        out = recorder.run(name, function, args, kwargs)
+        stride, dilation = (_each(given[key], n_axes, 1) for key in ("stride", "dilation"))
+        padding, groups = _each(given["padding"], n_axes, 0), given["groups"] or 1
+        use = TransposedUse(
+            x.detach(), tuple(weight.shape[2:]), stride, padding, dilation, groups
+        )  # fmt: skip
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)
+
+
+def _each(value, n_axes, default):
+    """An option for every axis."""
+    value = default if value is None else value
+    value = (value,) if isinstance(value, int) else tuple(value)
+    return value * n_axes if len(value) == 1 else value
+
+
+def _padding(padding, kernel, dilation):
+    """Amounts for `F.pad`, the last axis first, strings resolved."""
+    if padding == "valid":
+        return [0] * 2 * len(kernel)
+    if padding == "same":
+        totals = [gap * (k - 1) for gap, k in zip(dilation, kernel)]
+        pairs = [(t // 2, t - t // 2) for t in totals]
+    else:
+        pairs = [(p, p) for p in _each(padding, len(kernel), 0)]
+    return [amount for pair in reversed(pairs) for amount in pair]
+
+
+def _patches(x, kernel, stride, dilation):
+    """im2col as a view (`F.unfold` is half as fast): (B, C, *kernel, *out)."""
+    x = x.contiguous()
+    sizes, kernel_strides, out_strides = [], [], []
+    for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation), start=2):
+        sizes.append((x.shape[axis] - gap * (size - 1) - 1) // step + 1)
+        kernel_strides.append(x.stride(axis) * gap)
+        out_strides.append(x.stride(axis) * step)
+    return x.as_strided(
+        (*x.shape[:2], *kernel, *sizes),
+        (x.stride(0), x.stride(1), *kernel_strides, *out_strides),
+        x.storage_offset(),
+    )

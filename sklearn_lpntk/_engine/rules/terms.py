@@ -1,0 +1,63 @@
+"""What one call adds to the per-sample gradient of a weight, in one of three forms."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..samples import by_sample
+
+
+@dataclass
+class Positions:
+    """``sum_t g_t a_t^T`` with ``a: (n, T, D)`` and ``g: (n, R, T, O)``, transposed if so said."""
+
+    a: torch.Tensor
+    g: torch.Tensor
+    transposed: bool = False
+
+    def entries(self, shape):
+        """The same, written out in the weight's shape."""
+        n, R, T, width = self.g.shape
+        phi = self.g.transpose(2, 3).reshape(n, R * width, T) @ self.a
+        phi = phi.view(n, R, width, -1)
+        phi = phi.transpose(2, 3) if self.transposed else phi
+        return Entries(phi.reshape(n, R, *shape))
+
+
+@dataclass
+class Rows:
+    """Rows of a table: ``g: (n, R, T, E)`` added to the rows ``index: (n, T)``."""
+
+    index: torch.Tensor
+    g: torch.Tensor
+
+    def entries(self, shape):
+        """The same, written out in the weight's shape."""
+        n, R = self.g.shape[:2]
+        phi = self.g.new_zeros(n, R, *shape)
+        index = self.index[:, None, :, None].expand_as(self.g)
+        return Entries(phi.scatter_add_(2, index, self.g))
+
+
+@dataclass
+class Entries:
+    """The gradient itself: (n, R, *shape)."""
+
+    phi: torch.Tensor
+
+    def entries(self, shape):
+        """The same, in the weight's shape."""
+        return Entries(self.phi.reshape(*self.phi.shape[:2], *shape))
+
+
+def gathered(call, n, kept):
+    """Output gradients of a call as (n, R, T, ...), the last ``kept`` axes as they are."""
+    zero = next(g for g in call.gradients if g is not None)
+    zero = torch.zeros_like(zero) if any(g is None for g in call.gradients) else None
+    parts = [by_sample(zero if g is None else g, call.where, n, kept) for g in call.gradients]
+    return parts[0].unsqueeze(1) if len(parts) == 1 else torch.stack(parts, 1)
+
+
+def arguments(names, args, kwargs):
+    """Arguments by name, None where not given."""
+    return dict.fromkeys(names.split()) | dict(zip(names.split(), args)) | kwargs

@@ -1,0 +1,111 @@
+"""The kernel matrix as users see it: numpy in, numpy out, nothing computed before it is asked."""
+
+import numpy as np
+import torch
+
+from ._engine.kernel import Kernel, pick
+
+
+class KernelOperator:
+    """A kernel matrix that is computed when it is asked for, tile by tile.
+
+    Row ``i * R + r`` belongs to sample i and cotangent r; all kernels but the full eNTK
+    (R = K) have R = 1, so that rows are samples.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n_samples * R, n_samples_2 * R)``.
+    dtype : numpy dtype
+        That of the network's parameters.
+    """
+
+    def __init__(self, features, other=None, *, working_memory=1024):
+        self.kernel = Kernel(features, other, memory=int(working_memory * 2**20))
+
+    def restricted(self, samples):
+        """The operator of some samples of a symmetric one."""
+        part = object.__new__(KernelOperator)
+        part.kernel = self.kernel.restricted(samples)
+        return part
+
+    @property
+    def shape(self):
+        return self.kernel.shape
+
+    @property
+    def dtype(self):
+        return np.dtype(str(self.kernel.left.dtype).removeprefix("torch."))
+
+    def block(self, rows, cols):
+        """The entries of some rows and columns.
+
+        Parameters
+        ----------
+        rows, cols : slice, int array or boolean mask
+            Which rows and columns, as in numpy.
+
+        Returns
+        -------
+        block : ndarray of shape (n_rows, n_cols)
+        """
+        left, pick_rows = pick(self.kernel.left, rows)
+        right, pick_cols = pick(self.kernel.right, cols)
+        out = np.empty(Kernel(left, right, schedule=(1, 1)).shape, self.dtype)
+        for r, c, tile in self.kernel.product(left, right):
+            out[r, c] = tile.cpu().numpy()
+        out = out if pick_rows is None else out[pick_rows]
+        out = out if pick_cols is None else out[:, pick_cols]
+        return self._finite(out)
+
+    def diag(self):
+        """The diagonal, an ndarray of shape (n_rows,).
+
+        It equals that of `block` bit for bit where all features are kept.
+        """
+        if self.shape[0] != self.shape[1]:
+            raise ValueError(f"A kernel of shape {self.shape} has no diagonal.")
+        return self._finite(self.kernel.diagonal().cpu().numpy())
+
+    def matmul(self, V):
+        """The product with V, an array of real numbers of shape (n_cols,) or (n_cols, p).
+
+        One flat gradient a column of V: O(n d) multiplications instead of O(n m), and no
+        kernel.
+        """
+        V = np.asarray(V)
+        if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"V must have shape ({self.shape[1]},) or ({self.shape[1]}, p); got {V.shape}."
+            )
+        if V.dtype.kind not in "fiub":
+            raise ValueError(
+                f"V must hold real numbers; got {V.dtype}. The kernel is real: multiply the real "
+                "and the imaginary part one after the other."
+            )
+        columns = V.reshape(len(V), -1).astype(self.dtype)
+        left = self.kernel.left
+        out = self.kernel.matmul(torch.tensor(columns, dtype=left.dtype, device=left.device))
+        return self._finite(out.cpu().numpy().reshape(self.shape[0], *V.shape[1:]))
+
+    def toarray(self):
+        """The whole matrix; a symmetric one costs half, and is exactly symmetric."""
+        out = np.empty(self.shape, self.dtype)
+        for rows, cols, tile in self.kernel.tiles():
+            tile = tile.cpu().numpy()
+            out[rows, cols] = tile
+            if self.kernel.symmetric:
+                out[cols, rows] = tile.T
+        return self._finite(out)
+
+    def __repr__(self):
+        return f"KernelOperator(shape={self.shape}, dtype={self.dtype})"
+
+    def _finite(self, entries):
+        # one pass, no temporary: NaN and infinity survive in the extremes
+        if entries.size and not (np.isfinite(entries.max()) and np.isfinite(entries.min())):
+            raise ValueError(
+                f"Entries of the kernel overflow {self.dtype}, although the features are finite. "
+                "Scale the inputs or the network, or convert it with .double()."
+            )
+        return entries
