@@ -20,6 +20,7 @@ from ._engine.gather import gather, gather_in_store
 from ._engine.inputs import is_lazy, n_rows, require_real_numbers
 from ._engine.operator import KernelOperator
 from ._engine.sketch import Sketch
+from ._runtime.files import expanded
 from ._runtime.fingerprint import fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
@@ -121,7 +122,7 @@ def store_path(store, name):
     """Folder of one set of samples in a store."""
     if not isinstance(store, (str, os.PathLike)) or not str(store):
         raise TypeError(f"store must be None or a path of a folder; got {store!r}.")
-    return Path(store) / name
+    return Path(expanded(store)) / name
 
 
 def store_identity(extractor, X, y, sketch):

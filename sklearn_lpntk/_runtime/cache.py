@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 
 from .._version import __version__
+from .files import expanded
 from .fingerprint import fingerprint
 from .locks import wait_for_lock
 
@@ -32,7 +33,7 @@ def cached(memory, function, key, *arguments):
     (nets of a notebook are classes of ``__main__``), and under a lock, so that of several
     processes one computes and the others read.
     """
-    memory = check_memory(memory)
+    memory = check_memory(expanded(memory) if isinstance(memory, str) else memory)
     if not isinstance(memory, Memory) or memory.location is None:
         return function(*arguments)
     key, computed = fingerprint(VERSIONS, *key), []

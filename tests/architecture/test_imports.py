@@ -16,7 +16,7 @@ ALLOWED = {
     "_version": set(),
     "datasets": set(),
     "_runtime": set(),
-    "_engine": {"_runtime.locks", "_runtime.memory"},
+    "_engine": {"_runtime.files", "_runtime.locks", "_runtime.memory"},
     "_skorch": {"_runtime", "_engine"},
     "_features": {"_runtime", "_engine", "_skorch"},
     "kernels": {"_engine", "_features"},
@@ -30,7 +30,7 @@ ALLOWED = {
 }
 # within these folders, a file may import only the files named here
 INSIDE = {
-    "_runtime": {"cache": {"fingerprint", "locks"}},
+    "_runtime": {"locks": {"files"}, "cache": {"files", "fingerprint", "locks"}},
     "_skorch": {"labels": {"nets"}},
 }
 GROUND = {"exceptions", "_version"}
