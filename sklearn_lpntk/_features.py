@@ -21,7 +21,7 @@ from ._engine.inputs import is_lazy, n_rows, require_real_numbers
 from ._engine.operator import KernelOperator
 from ._engine.sketch import Sketch
 from ._runtime.files import expanded
-from ._runtime.fingerprint import fingerprint
+from ._runtime.fingerprint import NoFingerprintError, fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
 from ._skorch.nets import logits_module
@@ -129,16 +129,27 @@ def store_identity(extractor, X, y, sketch):
     """What the features in a store depend on, part by part."""
     cotangent = extractor.cotangent
     return {
-        "network": fingerprint(extractor.module),
+        "network": _fingerprint_for_store(extractor.module, "network"),
         "data X": _data_digest(X),
         "labels y": "none" if y is None else _data_digest(y),
-        "kernel": f"{cotangent.name} {fingerprint(cotangent.function)}",
+        "kernel": f"{cotangent.name} {_fingerprint_for_store(cotangent.function, 'kernel')}",
         "dtype": str(extractor.tracer.dtype),
         "parameters": fingerprint(list(extractor.tracer.names)),
         "sketch": "none"
         if sketch is None
         else f"{sketch.n_components} components of seed {sketch.seed}",
     }
+
+
+def _fingerprint_for_store(value, what):
+    try:
+        return fingerprint(value)
+    except NoFingerprintError as error:
+        raise ValueError(
+            f"store= can't tell whether a later run has the same {what}, since it depends on "
+            f"something without a value that could be compared: {error}. Keep that out of what "
+            f"the {what} refers to, or pass store=None."
+        ) from error
 
 
 def _data_digest(X):

@@ -30,16 +30,31 @@ ALLOWED = {
 }
 # within these folders, a file may import only the files named here
 INSIDE = {
-    "_runtime": {"locks": {"files"}, "cache": {"files", "fingerprint", "locks"}},
+    "_runtime": {
+        "locks": {"files"},
+        "names": {"libraries"},
+        "values": {"libraries"},
+        "code": {"libraries", "names", "values"},
+        "fingerprint": {"code", "values"},
+        "entries": {"files"},
+        "cache": {"entries", "files", "fingerprint", "locks"},
+    },
     "_skorch": {"labels": {"nets"}},
 }
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_runtime.cache", "_runtime.fingerprint", "_skorch", "dynamics", "pruning"},
+    "skorch": {
+        "_runtime.cache",
+        "_runtime.fingerprint",
+        "_runtime.values",
+        "_skorch",
+        "dynamics",
+        "pruning",
+    },
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
-    "joblib": {"_runtime.cache", "_runtime.fingerprint", "_runtime.parallel"},
+    "joblib": {"_runtime.cache", "_runtime.parallel"},
 }
 OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
 
