@@ -117,11 +117,13 @@ def _(value):
     name = text(f"{value.__module__}.{value.__qualname__}")
     # Python adds names of its own to a class as it goes (__slotnames__)
     own = {k: v for k, v in vars(value).items() if _is_own(k, v)}
-    return [name, Code([own]), value.__bases__]
+    return [name, Code([own]), value.__bases__, type(value)]
 
 
 def _is_own(name, value):
-    return isinstance(value, types.FunctionType) or not name.startswith(("__", "_abc"))
+    callables = types.FunctionType, staticmethod, classmethod, property
+    is_called = isinstance(value, callables) or callable(value)
+    return name != "_abc_impl" and (is_called or not name.startswith("__"))
 
 
 # -- modules ------------------------------------------------------------------------------

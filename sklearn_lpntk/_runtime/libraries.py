@@ -16,7 +16,7 @@ def is_library(module_name):
 
 def version_of(module_name):
     """Name and version of the library that a module belongs to; None for a user's module."""
-    package = (module_name or "").split(".")[0]
+    package = module_name.split(".")[0] if isinstance(module_name, str) else ""
     if package in PYTHON:
         return "python {}.{}".format(*sys.version_info)
     return _version(package, getattr(sys.modules.get(package), "__file__", None))
@@ -44,10 +44,11 @@ def _from_metadata(package):
 
 def is_at_its_name(value):
     """Whether a value is what its library has under its name, so that the name stands for it."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    found = sys.modules.get(module) if isinstance(module, str) else None
-    if found is None or not isinstance(name, str) or not is_library(module):
+    try:
+        module, name = value.__module__, value.__qualname__
+        found = sys.modules[module]
+        for step in name.split("."):
+            found = getattr(found, step)
+    except Exception:  # what a class of the user's raises for a name that it does not know
         return False
-    for step in name.split("."):
-        found = getattr(found, step, None)
-    return found is value
+    return found is value and is_library(module)

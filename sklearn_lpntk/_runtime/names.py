@@ -21,8 +21,10 @@ def imported_modules(code, package):
 
 
 def all_names(code):
-    """Every name in code, attributes included, nested code included."""
-    return frozenset(name for part in _codes(code) for name in part.co_names)
+    """Every name in code, attributes and strings (of getattr) included, nested code included."""
+    codes = list(_codes(code))
+    strings = {c for part in codes for c in part.co_consts if isinstance(c, str)}
+    return frozenset(strings.union(*(part.co_names for part in codes)))
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -98,17 +98,16 @@ def is_known_by_number(value):
 def content_of(value):
     """The parts, but for the attributes of a user's subclass of ``EXTENDED``."""
     kind = type(value)
+    is_python = _is_written_in_python(kind)
+    if not is_python and is_at_its_name(value):  # a function that a library compiled
+        return [library_name(value)]
     if is_library(kind.__module__):  # which knows best what its values are
-        if is_at_its_name(value):
-            return [library_name(value)]
         try:
             return _reduced(value)
         except NoFingerprintError:
-            if not _is_written_in_python(kind):
+            if not is_python:
                 raise
-    elif not _is_written_in_python(kind):
-        return [*attributes_of(value), *_reduced(value)]
-    return attributes_of(value)
+    return attributes_of(value) if is_python else [*attributes_of(value), *_reduced(value)]
 
 
 def attributes_of(value):
@@ -265,6 +264,8 @@ def _(value):
 def _own_attributes(module):
     """Class, attributes and hooks of one module; of a library's own what is public."""
     kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):  # its code and constants can't be seen
+        raise NoFingerprintError(module)
     if kind.__module__.startswith("torch._dynamo"):  # its compiled code is that of the inner one
         return [kind]
     hidden = ("_",) if is_library(kind.__module__) else ()
@@ -274,11 +275,6 @@ def _own_attributes(module):
         if name not in TORCH_ATTRIBUTES and not name.startswith(hidden)
     }
     return [kind, own, [list(getattr(module, hooks).values()) for hooks in HOOKS]]
-
-
-@content_of.register(torch.jit.ScriptModule)
-def _(value):
-    return [text(str(value.inlined_graph)), dict(value.state_dict())]
 
 
 @content_of.register(BaseEstimator)

@@ -181,6 +181,21 @@ WAYS = {
         "T.a * x",
         "from typing import NamedTuple\nclass N(NamedTuple):\n  a: int = 1\nT = N({})",
     ),
+    "a constructor": (
+        "from helper import C",
+        "C() * x",
+        "class C:\n  def __new__(cls): return {}",
+    ),
+    "a metaclass": (
+        "from helper import C",
+        "C.scale * x",
+        "class M(type):\n  @property\n  def scale(cls): return {}\nclass C(metaclass=M): pass",
+    ),
+    "an attribute by a string": (
+        "import helper",
+        "helper.zero(getattr(helper, 'act')(x))",
+        "def zero(x): return x\ndef act(x): return {} * x",
+    ),
     "a data class": (
         "from helper import D",
         "D.a * x",
@@ -321,6 +336,12 @@ def test_what_has_no_value_is_refused(kind):
     refers = types.FunctionType(compile("A", "", "eval"), {"A": NO_VALUES[kind], "__name__": "own"})
     with pytest.raises(NoFingerprintError, match=r"^A"):
         fingerprint(refers)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_code_is_refused():
+    with pytest.raises(NoFingerprintError, match="RecursiveScriptModule"):
+        fingerprint(nn.Sequential(torch.jit.script(nn.Linear(2, 3))))
 
 
 def test_a_store_refuses_and_names_it(tmp_path):
