@@ -38,15 +38,8 @@ def cached(memory, what, function, key, *arguments):
     memory = check_memory(expanded(memory) if isinstance(memory, str) else memory)
     if not isinstance(memory, Memory) or memory.location is None:
         return function(*arguments)
-    try:
-        parts = _digests(what, key)
-    except NoFingerprintError as error:
-        warnings.warn(
-            f"memory= is not used for the {what}, which is computed again at every fit, because "
-            f"it depends on something without a value that could be compared: {error}",
-            UserWarning,
-            stacklevel=2,
-        )
+    parts = _digests_or_warning(what, key)
+    if parts is None:
         return function(*arguments)
     folder, name = Path(memory.location), fingerprint(parts)
     entries = Entries(folder / "joblib" / "sklearn_lpntk")
@@ -57,6 +50,18 @@ def cached(memory, what, function, key, *arguments):
             _keep(entries, name, parts, result)
             _warn_if_changed(what, key, parts)
     return result
+
+
+def _digests_or_warning(what, key):
+    try:
+        return _digests(what, key)
+    except NoFingerprintError as error:
+        warnings.warn(
+            f"memory= is not used for the {what}, which is computed again at every fit, because "
+            f"it depends on something without a value that could be compared: {error}",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _digests(what, key):
