@@ -20,7 +20,8 @@ from ._engine.inputs import is_lazy, n_rows, require_real_numbers
 from ._engine.objectives import find_objective
 from ._engine.sketch import Sketch
 from ._operator import KernelOperator
-from ._runtime.fingerprint import fingerprint
+from ._runtime.files import expanded
+from ._runtime.fingerprint import NoFingerprintError, fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
 from ._skorch.nets import logits_module
@@ -122,23 +123,35 @@ def store_path(store, name):
     """Folder of one set of samples in a store."""
     if not isinstance(store, (str, os.PathLike)) or not str(store):
         raise TypeError(f"store must be None or a path of a folder; got {store!r}.")
-    return Path(store) / name
+    return Path(expanded(store)) / name
 
 
 def store_identity(extractor, X, y, sketch):
     """What the features in a store depend on, part by part."""
     objective = extractor.objective
+    code = objective.source or objective.function
     return {
-        "network": fingerprint(extractor.module),
+        "network": _fingerprint_for_store(extractor.module, "network"),
         "data X": _data_digest(X),
         "labels y": "none" if y is None else _data_digest(y),
-        "kernel": f"{objective.name} {fingerprint(objective.source or objective.function)}",
+        "kernel": f"{objective.name} {_fingerprint_for_store(code, 'kernel')}",
         "dtype": str(extractor.parameter.dtype),
         "parameters": fingerprint(list(extractor.names)),
         "sketch": "none"
         if sketch is None
         else f"{sketch.n_components} components of seed {sketch.seed}",
     }
+
+
+def _fingerprint_for_store(value, what):
+    try:
+        return fingerprint(value)
+    except NoFingerprintError as error:
+        raise ValueError(
+            f"store= can't tell whether a later run has the same {what}, since it depends on "
+            f"something without a value that could be compared: {error}. Keep that out of what "
+            f"the {what} refers to, or pass store=None."
+        ) from error
 
 
 def _data_digest(X):

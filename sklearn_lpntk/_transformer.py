@@ -43,7 +43,8 @@ class LpNTKTransformer(
         sketch of 4096; an int is a sketch of this size; None writes all d out. For
         ``output="kernel"`` an int sketches, all else is exact.
     memory : str or joblib.Memory, default=None
-        Caches the trained net. Needs an int ``random_state``.
+        Caches the trained net. Needs an int ``random_state``. The folder holds pickles: open only
+        those that you trust.
     random_state : int, RandomState instance or None, default=None
         Initial weights, batches and sketch.
 

@@ -9,7 +9,6 @@ another one completes. Locks, which die with their process, let several work on 
 
 import errno
 import json
-import os
 import shutil
 import zlib
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from .._runtime.files import expanded, write_whole
 from .._runtime.locks import try_lock, wait_for_lock
 from ..exceptions import StoreMismatchError
 from .features import Features
@@ -48,7 +48,7 @@ class Store:
     """
 
     def __init__(self, path, identity, n_samples, batch_size):
-        self.path = Path(path).absolute()
+        self.path = Path(expanded(path)).absolute()
         self.n_samples, self.batch_size = n_samples, batch_size
         self.identity = {"format": str(FORMAT), "n_samples": str(n_samples)} | identity
         self.path.mkdir(parents=True, exist_ok=True)
@@ -82,6 +82,8 @@ class Store:
     def _write_manifest(self):
         content = {"identity": self.identity, "shard_rows": self.shard_rows, "plan": self.plan}
         text = json.dumps(content | {"checksum": _checksum(_json(content))}, indent=1)
+        for left in self.path.glob("manifest.json.*.tmp"):
+            left.unlink(missing_ok=True)  # of a process that was killed
         self._write(self.path / "manifest.json", text.encode())
 
     def _refuse_other_files(self):
@@ -244,19 +246,6 @@ class StoredFeatures(Source):
         if not torch.equal(places, torch.arange(len(places))):
             found = found.take(torch.argsort(places))
         return found.to(self.device)
-
-
-def write_whole(file, data):
-    """Write a file under another name and rename it: it is there whole, or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _json(content):

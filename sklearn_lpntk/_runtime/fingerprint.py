@@ -2,191 +2,122 @@
 
 joblib's hash of a net that holds a module instance changes at every clone, so that a grid
 search would never hit. A fingerprint here depends on values only: on the numbers in arrays,
-tensors and modules, and on the code of functions and classes with what that code refers to.
+tensors and modules, and on the code of functions and classes with what that code refers to. A
+library's code counts by its name and version. What has no value that could be compared (a lock,
+an open file, a generator) raises, since a fingerprint without it could serve stale results.
 """
 
-import functools
 import hashlib
-import pickle
-import types
-from functools import singledispatch
+from collections import deque
+from dataclasses import dataclass, field
 
-import joblib
-import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
 
-# their code changes with their version only, which is part of every key
-LIBRARIES = {"builtins", "collections", "functools", "numpy", "sklearn", "skorch", "torch"}
-PLAIN = (
-    (types.FunctionType, type, bool, int, float, complex, str, bytes, np.ndarray, torch.Tensor)
-    + (tuple, list, dict, set, frozenset, functools.partial, types.SimpleNamespace)
-)  # fmt: skip
-TORCH_ATTRIBUTES = set(vars(torch.nn.Module()))
+from . import code  # noqa: F401 (its kinds of values)
+from .values import (
+    Code,
+    Label,
+    NoFingerprintError,
+    Unordered,
+    attributes_of,
+    is_known_by_number,
+    parts_of,
+)
+
+__all__ = ["NoFingerprintError", "fingerprint"]
 
 
 def fingerprint(*values):
-    """A hex digest of nested values."""
-    digest = hashlib.blake2b(digest_size=20)
-    _feed(digest, values, set())
-    return digest.hexdigest()
+    """A hex digest of nested values.
+
+    Raises
+    ------
+    NoFingerprintError
+        If one has no value that could be compared; the message says where it is.
+    """
+    return _Walk().whole(values).hexdigest()
 
 
-def _feed(digest, value, under_way):
-    """Feed a value by its type and parts; one that contains itself is fed once."""
-    kind = type(value)
-    digest.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
-    if id(value) in under_way:
-        return
-    parts = _parts(value)
-    digest.update(f"{len(parts)}:".encode())  # so that nesting counts
-    for part in parts:
+@dataclass
+class _Walk:
+    """One walk through nested values.
+
+    ``under_way`` are the values that hold the one at hand: one that holds itself is fed once.
+    ``known`` are the objects that are fed once and then by their number: code and instances,
+    which refer to each other in so many ways that there would be no end otherwise. They are fed
+    ``later``, since a chain of functions may be longer than Python's stack is deep.
+    """
+
+    digest: object = field(default_factory=lambda: hashlib.blake2b(digest_size=20))
+    under_way: set = field(default_factory=set)
+    known: dict = field(default_factory=dict)
+    later: deque = field(default_factory=deque)
+    path: tuple = ()
+    in_code: bool = False
+
+    def whole(self, value):
+        """The digest of a value with all that it leads to."""
+        self._feed(value)
+        while self.later:
+            value, self.path, self.in_code = self.later.popleft()
+            self._feed_parts(value)
+        return self.digest
+
+    def _feed(self, value):
+        kind = type(value)
+        self.digest.update(f"<{kind.__module__}.{kind.__qualname__}>".encode())
+        if is_known_by_number(value):
+            is_new = id(value) not in self.known
+            # the value itself is kept, so that no other gets its id
+            number, _ = self.known.setdefault(id(value), (len(self.known), value))
+            self.digest.update(f"#{number}".encode())
+            if is_new:
+                self.later.append((value, self.path, self.in_code))
+        elif id(value) not in self.under_way:
+            self._feed_parts(value)
+
+    def _feed_parts(self, value):
+        try:
+            parts = self._parts(value)
+        except NoFingerprintError as error:
+            raise NoFingerprintError(error.value, (*self.path, *error.path)) from error
+        self.digest.update(f"{len(parts)}:".encode())  # so that nesting counts
+        path, in_code = self.path, self.in_code
+        self.in_code = in_code or isinstance(value, Code)
+        self.under_way.add(id(value))
+        for part in parts:
+            self._feed_part(part)
+            self.path = path
+        self.under_way.discard(id(value))
+        self.in_code = in_code
+
+    def _feed_part(self, part):
         if isinstance(part, memoryview):
-            digest.update(f"{part.nbytes}:".encode())
-            digest.update(part)
+            self.digest.update(f"{part.nbytes}:".encode())
+            self.digest.update(part)
+        elif isinstance(part, Unordered):
+            for digest in sorted(map(self._apart, part.values)):
+                self.digest.update(digest)
+        elif isinstance(part, Label):
+            self._feed(part.name)
+            self.path = *self.path, part.name
+            self._feed(part.value)
         else:
-            _feed(digest, part, under_way | {id(value)})
+            self._feed(part)
 
+    def _apart(self, value):
+        """The digest of an element that has no place among others."""
+        walk = _Walk(
+            under_way=set(self.under_way),
+            known=dict(self.known),
+            path=self.path,
+            in_code=self.in_code,
+        )
+        return walk.whole(value).digest()
 
-def _text(text):
-    return memoryview(text.encode())
-
-
-@singledispatch
-def _parts(value):
-    """Raw bytes (as memoryview) and other values that make up a value."""
-    if hasattr(value, "__dict__"):
-        return [type(value), vars(value)]
-    try:
-        return [_text(joblib.hash(value))]
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return [_text(repr(value))]
-
-
-@_parts.register(types.ModuleType)
-def _(value):
-    return [_text(value.__name__)]
-
-
-@_parts.register(np.ndarray)
-def _(value):
-    if value.dtype.hasobject:
-        return [_text(joblib.hash(value))]
-    numbers = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-    return [_text(f"{value.dtype}{value.shape}"), memoryview(numbers)]
-
-
-@_parts.register(torch.Tensor)
-def _(value):
-    numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return [_text(f"{value.dtype}{tuple(value.shape)}"), memoryview(numbers)]
-
-
-@_parts.register(torch.nn.Module)
-def _(value):
-    tensors = dict(value.state_dict()) | dict(value.named_buffers())
-    return [_text(repr(value)), tensors, *map(_own_attributes, value.modules())]
-
-
-def _own_attributes(module):
-    """Class, attributes and hooks of one module; of a library's own what is public."""
-    hidden = ("_",) if _from_library(type(module)) else ()
-    own = {
-        name: value
-        for name, value in vars(module).items()
-        if name not in TORCH_ATTRIBUTES and not name.startswith(hidden)
-    }
-    hooks = *module._forward_hooks.values(), *module._forward_pre_hooks.values()
-    return type(module), own, hooks
-
-
-@_parts.register(BaseEstimator)
-def _(value):
-    return [value.get_params(deep=False)]
-
-
-@_parts.register(NeuralNet)
-def _(value):
-    return [value.get_params(deep=False), getattr(value, "module_", None)]
-
-
-@_parts.register(dict)
-def _(value):
-    return [part for key in sorted(value, key=repr) for part in (key, value[key])]
-
-
-@_parts.register(list)
-@_parts.register(tuple)
-def _(value):
-    return list(value)
-
-
-@_parts.register(set)
-@_parts.register(frozenset)
-def _(value):
-    return [_text(part) for part in sorted(map(fingerprint, value))]
-
-
-@_parts.register(functools.partial)
-def _(value):
-    return [value.func, value.args, value.keywords]
-
-
-@_parts.register(types.FunctionType)
-def _(value):
-    name = _text(f"{value.__module__}.{value.__qualname__}")
-    if _from_library(value):
-        return [name]
-    cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    defaults = value.__defaults__, value.__kwdefaults__
-    return [name, value.__code__, cells, defaults, _globals_used(value)]
-
-
-@_parts.register(types.CodeType)
-def _(value):
-    return [value.co_name, value.co_code, value.co_consts, value.co_names]
-
-
-@_parts.register(types.MethodType)
-def _(value):
-    return [value.__func__, value.__self__]
-
-
-@_parts.register(staticmethod)
-@_parts.register(classmethod)
-def _(value):
-    return [value.__func__]
-
-
-@_parts.register(property)
-def _(value):
-    return [value.fget, value.fset, value.fdel]
-
-
-@_parts.register(type)
-def _(value):
-    name = _text(f"{value.__module__}.{value.__qualname__}")
-    if _from_library(value):
-        return [name]
-    # Python adds names of its own to a class as it goes (__slotnames__)
-    return [name, {k: v for k, v in vars(value).items() if _is_own(k, v)}, value.__bases__]
-
-
-def _is_own(name, value):
-    return isinstance(value, types.FunctionType) or not name.startswith(("__", "_abc"))
-
-
-def _from_library(value):
-    return (value.__module__ or "").split(".")[0] in LIBRARIES
-
-
-def _globals_used(function):
-    """What a function takes from its module: other functions, classes and plain values."""
-    names, codes = set(), [function.__code__]
-    while codes:
-        code = codes.pop()
-        names |= set(code.co_names)
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    used = {name: function.__globals__.get(name) for name in names}
-    return {name: value for name, value in used.items() if isinstance(value, PLAIN)}
+    def _parts(self, value):
+        """Parts of a value; an estimator that code uses as it is counts with what it learnt."""
+        if self.in_code and isinstance(value, BaseEstimator) and not isinstance(value, NeuralNet):
+            return attributes_of(value)
+        return parts_of(value)

@@ -1,7 +1,10 @@
 """File locks, which the system drops should the process die."""
 
 import errno
+import os
 from contextlib import contextmanager
+
+from .files import NO_FOLLOW
 
 try:
     import fcntl
@@ -16,9 +19,7 @@ def wait_for_lock(file):
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(file) as stream:
-        if stream is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    with _opened(file) as lock, _held(lock, fcntl.LOCK_EX):
         yield
 
 
@@ -28,29 +29,48 @@ def try_lock(file):
     if fcntl is None:
         yield True
         return
-    with _opened(file) as stream:
-        try:
-            if stream is not None:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    with _opened(file) as lock, _held(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+        yield is_free
+
+
+@contextmanager
+def _held(lock, how):
+    """Hold the lock on a descriptor, or on nothing; yields whether it was to be had."""
+    owner = os.getpid()
+    try:
+        if lock is not None:
+            fcntl.flock(lock, how)
+    except BlockingIOError:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        # closing is not enough: a process forked meanwhile has the descriptor, too, and would
+        # keep the lock as long as it lives; nor may that process let go of what is not its own
+        if lock is not None and os.getpid() == owner:
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @contextmanager
 def _opened(file):
-    """A file to lock; None for who may read only, and has nothing to lock."""
+    """Descriptor of a file to lock; None for who may read only, and has nothing to lock."""
+    lock = None
     try:
-        stream = open(file, "w")  # noqa: SIM115
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
     except PermissionError:
-        stream = None
+        pass
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OSError(
+                error.errno,
+                f"The lock file {file} is a link, which could lead anywhere, so it is not opened. "
+                "Delete it",
+            ) from error
         if error.errno != errno.EROFS:
             raise
-        stream = None
     try:
-        yield stream
+        yield lock
     finally:
-        if stream is not None:
-            stream.close()
+        if lock is not None:
+            os.close(lock)

@@ -121,10 +121,19 @@ def net_target(net, columns):
 
 def trained(net, X, columns, seed, memory):
     """The net trained on X, found in the cache, or a frozen one as it is; and its cache key."""
+    data = {"X": X, "y": columns}
     if isinstance(net, FrozenEstimator):
-        return unfrozen(net), ("frozen", unfrozen(net), X, columns)
-    key = "net", net, X, columns, seed
-    return cached(memory, fit_net, key, net, X, columns, seed), key
+        return unfrozen(net), {"frozen net": unfrozen(net)} | data
+    key = _key_of(net) | data | {"seed": seed}
+    return cached(memory, "trained net", fit_net, key, net, X, columns, seed), key
+
+
+def _key_of(net):
+    """What training a net depends on, by name: each parameter for itself."""
+    parameters = net.get_params(deep=False)
+    own = {"net": (type(net), getattr(net, "module_", None))}
+    # skorch lists what it notes down for itself, too
+    return own | {f"net.{k}": v for k, v in parameters.items() if not k.startswith("_")}
 
 
 def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):

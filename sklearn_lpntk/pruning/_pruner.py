@@ -112,7 +112,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Part of the largest cluster that ``prune_fraction="auto"`` drops.
     memory : str or joblib.Memory, default=None
         Caches the trained scoring net, and the order of each strategy, so that a grid over
-        fractions and strategies trains it once a fold. Needs an int ``random_state``.
+        fractions and strategies trains it once a fold. Needs an int ``random_state``. The folder
+        holds pickles: open only those that you trust.
     n_jobs : int, default=None
         Workers for features, classes and tiles of the kernel: threads, or what
         ``joblib.parallel_config`` says, such as a Dask cluster. They change nothing in the

@@ -48,7 +48,7 @@ def score_samples(net, X, y, strategy, options, cost_options, *, seed, memory, p
     seeds = np.random.SeedSequence(int(seed)).spawn(3)
     net_seed, rng = int(seeds[0].generate_state(1)[0]), np.random.default_rng(seeds[1])
     classes, columns = np.unique(y, return_inverse=True)
-    inputs, fitted, encoder, net_key = X, None, None, (X, columns)
+    inputs, fitted, encoder, net_key = X, None, None, {"X": X, "y": columns}
     if STRATEGIES[strategy].needs_net:
         encoder = ColumnEncoder.for_net(net, X, y)
         columns = encoder.encode(y)
@@ -57,9 +57,9 @@ def score_samples(net, X, y, strategy, options, cost_options, *, seed, memory, p
         inputs = net_input(fitted, X)
     sketch_seed = int(seeds[2].generate_state(1)[0])
     samples = Samples(fitted, inputs, X, columns, options | cost_options, rng, sketch_seed)
-    key = "order", *net_key, strategy, options, rng.bit_generator.state
+    key = net_key | {"strategy": strategy, "random state": rng.bit_generator.state} | options
     with _stage(progress, f"order samples by {strategy}"):
-        ordering = cached(memory, _order, key, strategy, samples)
+        ordering = cached(memory, "order", _order, key, strategy, samples)
     return Scored(net, net_seed, fitted, X, y, encoder, classes, ordering)
 
 

@@ -16,7 +16,7 @@ ALLOWED = {
     "_version": set(),
     "datasets": set(),
     "_runtime": set(),
-    "_engine": {"_runtime.locks", "_runtime.memory"},
+    "_engine": {"_runtime.files", "_runtime.locks", "_runtime.memory"},
     "_skorch": {"_runtime", "_engine"},
     "_operator": {"_engine"},
     "_features": {"_runtime", "_engine", "_operator", "_skorch"},
@@ -43,16 +43,31 @@ ENGINE = [
 ]
 # within these folders, a file may import only the files named here
 INSIDE = {
-    "_runtime": {"cache": {"fingerprint", "locks"}},
+    "_runtime": {
+        "locks": {"files"},
+        "names": {"libraries"},
+        "values": {"libraries"},
+        "code": {"libraries", "names", "values"},
+        "fingerprint": {"code", "values"},
+        "entries": {"files"},
+        "cache": {"entries", "files", "fingerprint", "locks"},
+    },
     "_skorch": {"labels": {"nets"}},
 }
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know
 RESTRICTED = {
-    "skorch": {"_runtime.cache", "_runtime.fingerprint", "_skorch", "dynamics", "pruning"},
+    "skorch": {
+        "_runtime.cache",
+        "_runtime.fingerprint",
+        "_runtime.values",
+        "_skorch",
+        "dynamics",
+        "pruning",
+    },
     "sklearn": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
-    "joblib": {"_runtime.cache", "_runtime.fingerprint", "_runtime.parallel"},
+    "joblib": {"_runtime.cache", "_runtime.parallel"},
 }
 OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
 

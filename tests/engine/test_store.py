@@ -524,7 +524,7 @@ def test_a_full_disk_leaves_a_store_that_goes_on(tmp_path, monkeypatch, expected
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(file)
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space is left .*4 of 10 shards are done.*goes on"):
         stored(tmp_path)
     monkeypatch.undo()
