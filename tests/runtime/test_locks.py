@@ -123,7 +123,7 @@ class TestLinks:
 
 def features():
     net = nn.Linear(2, 3)
-    return empirical_ntk(net, torch.ones(5, 2), torch.arange(5) % 3)._features
+    return empirical_ntk(net, torch.ones(5, 2), torch.arange(5) % 3).kernel.left
 
 
 class TestHome:
