@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .factors import Dense, lookup_factor, outer_factor
-from .rules import Entries, Positions, Rows
+from .rules import Entries, Matrices, Positions, Rows
 from .rules.convolution import ConvolutionUse
 from .rules.linear import LinearUse
 
@@ -71,12 +71,17 @@ class _Used:
     def term(self, n, with_bias=False):
         """The sum over calls, in a common form."""
         terms = [call.use.term(call, role, n, with_bias) for call, role in self.calls]
+        if any(isinstance(t, Matrices) for t in terms):
+            terms = [t.matrices() if isinstance(t, Positions) else t for t in terms]
         kinds = {(type(t), getattr(t, "transposed", None)) for t in terms}
         if len(kinds) > 1 or isinstance(terms[0], Entries):
             written = [t.entries(self.weight.tensor.shape).phi for t in terms]
             return Entries(functools.reduce(torch.add, written))
         if isinstance(terms[0], Rows):
             return Rows(_cat([t.index for t in terms], 1), _cat([t.g for t in terms], 2))
+        if isinstance(terms[0], Matrices):
+            phi = functools.reduce(torch.add, [t.phi for t in terms])
+            return Matrices(phi, terms[0].transposed)
         a, g = _cat([t.a for t in terms], 1), _cat([t.g for t in terms], 2)
         return Positions(a, g, terms[0].transposed)
 
@@ -159,9 +164,9 @@ def _blocks(name, parameters, sources, bias, pulled, n, apart):
 
 def _block(key, name, p, term, view=None, bias=None):
     shape = p.shape if view is None else torch.Size(view[0])
-    if isinstance(term, Positions):
-        factor = outer_factor(term.a, term.g, dense=None)
-        matrix = (term.g.shape[3], term.a.shape[2], term.transposed)
+    if isinstance(term, (Positions, Matrices)):
+        factor = _matrix_factor(term)
+        matrix = (*factor.outer, term.transposed)
         if bias is None:
             return Block(key, factor, [Place(name, p.shape, view, matrix if matrix[2] else None)])
         weight = Place(name, p.shape, view, matrix, (0, -1))
@@ -173,6 +178,12 @@ def _block(key, name, p, term, view=None, bias=None):
     outer = (shape[0], shape.numel() // shape[0]) if len(shape) > 1 else None
     factor = Dense(term.phi.flatten(2).flatten(0, 1), term.phi.shape[1], outer)
     return Block(key, factor, [Place(name, p.shape, view)])
+
+
+def _matrix_factor(term):
+    if isinstance(term, Positions):
+        return outer_factor(term.a, term.g, dense=None)
+    return Dense(term.phi.flatten(2).flatten(0, 1), term.phi.shape[1], term.phi.shape[2:])
 
 
 def _view_of(weight, p):

@@ -17,7 +17,7 @@ from .session import borrowed
 from .sources import Recomputed
 from .trace import Tracer
 
-BATCH_BYTES = 2**25  # activations and patches of a batch: they stay in the allocator
+BATCH_BYTES = 2**26  # what a batch makes on its way: it stays in the allocator
 MOST_ROWS = 256
 
 

@@ -290,12 +290,17 @@ def outer_factor(a, g, *, dense):
     n, n_cotangents, n_positions, width = g.shape
     depth = a.shape[2]
     if dense is None:
-        dense = depth * width <= n_positions**2 * (depth + width)
+        dense = is_dense_cheaper(n_positions, depth, width)
     if dense:
         g = g.transpose(2, 3).reshape(n, n_cotangents * width, n_positions)
         phi = (g @ a).reshape(n * n_cotangents, width * depth)
         return Dense(phi, n_cotangents, (width, depth))
     return Outer(a.transpose(0, 1).contiguous(), _position_major(g), n_cotangents)
+
+
+def is_dense_cheaper(n_positions, depth, width):
+    """Whether a sum of outer products takes fewer multiplications a pair when multiplied out."""
+    return depth * width <= n_positions**2 * (depth + width)
 
 
 def lookup_factor(index, g, n_rows, *, dense):

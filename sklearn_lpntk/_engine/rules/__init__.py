@@ -8,7 +8,7 @@ from .convolution import Convolution, TransposedConvolution
 from .elementwise import Einsum, Elementwise, Expanded
 from .embedding import Embedding, EmbeddingBag
 from .linear import AddMM, Linear, MatMul
-from .terms import Entries, Positions, Rows
+from .terms import Entries, Matrices, Positions, Rows
 
 FAMILIES = (
     Linear,
@@ -25,4 +25,4 @@ FAMILIES = (
 
 RULES = {name: rule for rule in FAMILIES for name in rule.names.split()}
 
-__all__ = ["FAMILIES", "RULES", "Entries", "Positions", "Rows"]
+__all__ = ["FAMILIES", "RULES", "Entries", "Matrices", "Positions", "Rows"]

@@ -1,12 +1,17 @@
 """Convolutions: every output position is a product with its patch."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
+from ..factors import is_dense_cheaper
 from ..samples import by_sample
-from .terms import Entries, Positions, arguments, gathered
+from .terms import Entries, Matrices, Positions, arguments, gathered
+
+PATCHES = 2**20  # numbers in the patches of a few samples
 
 
 @dataclass
@@ -24,48 +29,53 @@ class ConvolutionUse:
         g = gathered(call, n, 1 + len(self.kernel))  # (n, R, T, O, *out)
         if role == "bias":
             return Entries(g.flatten(4).sum((2, 4)))
-        return self._grouped(call, g, n) if self.groups > 1 else self._plain(call, g, n, with_bias)
+        x = by_sample(self.x, call.where, n, 1 + len(self.kernel)).to(g.dtype)
+        if self.groups > 1:
+            return self._grouped(x, g)
+        width, depth = g.shape[3], x.shape[2] * math.prod(self.kernel)
+        n_positions = g.shape[2] * g.shape[4:].numel()
+        if is_dense_cheaper(n_positions, depth + with_bias, width):
+            return self._multiplied(x, g, depth + with_bias, with_bias)
+        return self._plain(x, g, with_bias)
 
-    def _plain(self, call, g, n, with_bias):
-        patches = _patches(self.x, self.kernel, self.stride, self.dilation)
+    def _plain(self, x, g, with_bias):
+        """Patches (n, T * S, D), with a column of ones where the bias counts."""
+        patches = _patches(x.flatten(0, 1), self.kernel, self.stride, self.dilation)
         B, n_columns = len(patches), patches.shape[1 : 2 + len(self.kernel)].numel()
         a = g.new_empty(B, n_columns + with_bias, *patches.shape[2 + len(self.kernel) :])
         a[:, :n_columns].view(patches.shape).copy_(patches)
         if with_bias:
             a[:, n_columns] = 1
-        a = by_sample(a.flatten(2).transpose(1, 2), call.where, n, 2).flatten(1, 2)
+        a = a.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2]).flatten(1, 2)
         return Positions(a, g.flatten(4).transpose(3, 4).flatten(2, 3))
 
-    def _grouped(self, call, g, n):
-        """The block-diagonal outer product: each output channel meets its group's inputs."""
-        g = g.unflatten(3, (self.groups, -1))  # (n, R, T, G, O / G, *out)
-        x = by_sample(self.x, call.where, n, 1 + len(self.kernel)).to(g.dtype)
-        x = x.unflatten(2, (self.groups, -1))  # (n, T, G, C / G, *space)
-        parts = []
-        for shift in torch.cartesian_prod(*map(torch.arange, self.kernel)).view(
-            -1, len(self.kernel)
-        ):
-            part = x[(..., *self._window(shift.tolist(), g.shape[5:]))]
-            parts.append(_grouped_product(g, part))
-        phi = torch.stack(parts, -1)  # (n, R, G, O / G, C / G, k)
-        return Entries(phi.flatten(2, 3).unflatten(-1, self.kernel))
+    def _multiplied(self, x, g, depth, with_bias):
+        """A few samples at a time: patches are many times the inputs, and must stay in cache."""
+        phi = g.new_empty(*g.shape[:2], g.shape[3], depth)
+        numbers = g.shape[2] * g.shape[4:].numel() * depth
+        for rows in torch.arange(len(g)).split(max(1, PATCHES // numbers)):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            phi[part] = self._plain(x[part], g[part], with_bias).matrices().phi
+        return Matrices(phi)
 
-    def _window(self, shift, out):
-        return [
-            slice(k * gap, k * gap + step * (size - 1) + 1, step)
-            for k, gap, step, size in zip(shift, self.dilation, self.stride, out)
+    def _grouped(self, x, g):
+        """Each output channel meets its group's inputs: a convolution with g as its kernel."""
+        n_axes, (n, R, T) = len(self.kernel), g.shape[:3]
+        weight_gradient = (conv1d_weight, conv2d_weight, conv3d_weight)[n_axes - 1]
+        x = x.flatten(0, 2).unsqueeze(0)  # every sample and position is groups of its own
+        shape = (g[:, 0, :, :, *[0] * n_axes].numel(), x.shape[1] // (n * T * self.groups))
+        parts = [
+            weight_gradient(
+                x,
+                (*shape, *self.kernel),
+                g[:, r].flatten(0, 2).unsqueeze(0),
+                stride=self.stride,
+                dilation=self.dilation,
+                groups=n * T * self.groups,
+            )
+            for r in range(R)
         ]
-
-
-def _grouped_product(g, x):
-    """``sum over positions g x``: (n, R, G, O / G, C / G); shifted sums where G is all channels."""
-    if g.shape[4] == x.shape[3] == 1:
-        space = tuple(range(5, g.ndim))
-        return (g[:, :, :, :, 0] * x[:, None, :, :, 0]).sum((2, *(d - 1 for d in space)))[
-            ..., None, None
-        ]
-    g, x = g.flatten(5), x.flatten(4)
-    return torch.einsum("nrtgos,ntgcs->nrgoc", g, x)
+        return Entries(torch.stack([p.unflatten(0, (n, T, -1)).sum(1) for p in parts], 1))
 
 
 class Convolution:

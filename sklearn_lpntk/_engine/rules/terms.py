@@ -1,4 +1,4 @@
-"""What one call adds to the per-sample gradient of a weight, in one of three forms."""
+"""What one call adds to the per-sample gradient of a weight, in one of four forms."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,32 @@ class Positions:
     g: torch.Tensor
     transposed: bool = False
 
-    def entries(self, shape):
-        """The same, written out in the weight's shape."""
+    def matrices(self):
+        """The same, multiplied out."""
         n, R, T, width = self.g.shape
         phi = self.g.transpose(2, 3).reshape(n, R * width, T) @ self.a
-        phi = phi.view(n, R, width, -1)
-        phi = phi.transpose(2, 3) if self.transposed else phi
-        return Entries(phi.reshape(n, R, *shape))
+        return Matrices(phi.view(n, R, width, -1), self.transposed)
+
+    def entries(self, shape):
+        """The same, written out in the weight's shape."""
+        return self.matrices().entries(shape)
+
+
+@dataclass
+class Matrices:
+    """``sum_t g_t a_t^T`` itself: (n, R, O, D), transposed if so said."""
+
+    phi: torch.Tensor
+    transposed: bool = False
+
+    def matrices(self):
+        """Itself."""
+        return self
+
+    def entries(self, shape):
+        """The same in the weight's shape."""
+        phi = self.phi.transpose(2, 3) if self.transposed else self.phi
+        return Entries(phi.reshape(*phi.shape[:2], *shape))
 
 
 @dataclass
