@@ -13,7 +13,7 @@ from copy import copy
 
 import torch
 
-from .features import slices
+from .factors import slices
 from .session import full_precision
 
 MAX_LANDMARKS = 128

@@ -44,6 +44,7 @@ class Call:
     edge: GradientEdge
     where: Samples
     guess: tuple | None  # what a guessed label is refuted by
+    behind: list  # nodes of the graph that the other arguments come from
     gradients: list = field(default_factory=list)  # one tensor or None per scalar
 
 
@@ -60,6 +61,8 @@ class Recorder(TorchFunctionMode):
         Parameters in operations without a rule.
     n_bytes : int
         Size of all that operations made.
+    path : list of str
+        Their names, in order.
     """
 
     def __init__(self, module, parameters, n, plan):
@@ -68,7 +71,7 @@ class Recorder(TorchFunctionMode):
         self._own = {id(t): (CONSTANT, t) for t in _constants(module)}
         self.weights = {id(p): Weight(p, frozenset([k]), k) for k, p in parameters.items()}
         self.calls, self.opaque, self.n_bytes = [], set(), 0
-        self._outputs, self._count = [], {}
+        self._outputs, self._count, self.path = [], {}, []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, name_of(function)
@@ -107,6 +110,7 @@ class Recorder(TorchFunctionMode):
 
     def run(self, name, function, args, kwargs):
         """The operation itself, with its outputs labelled."""
+        self.path.append(name)
         base = self._base(name, function, args)
         out = function(*args, **kwargs)
         tensors = list(_tensors((args, kwargs)))
@@ -165,16 +169,23 @@ class Recorder(TorchFunctionMode):
 
         A state of zeros with which a loop begins is a constant, until it is added to them.
         """
-        name, function, args, kwargs = weight.origin or (None, None, (), {})
-        others = [t for t in _tensors((args, kwargs)) if not self.weight(t)]
-        if name not in RULES or len(others) != 1 or weight.tensor.shape[axis] != self.n:
+        if weight.origin is None or weight.tensor.shape[axis] != self.n:
+            return None
+        name, function, args, kwargs, position = weight.origin
+        tensors = list(_tensors((args, kwargs)))
+        if name in _PIECES and len(tensors) == 1:
+            whole = self.redone(self.weight(tensors[0]), axis)
+            pieces = whole is not None and self.run(name, function, (whole, *args[1:]), kwargs)
+            return pieces[position] if pieces else None
+        others = [t for t in tensors if not self.weight(t)]
+        if name not in RULES or len(others) != 1:
             return None
         (constant,) = others
         if constant.ndim <= axis or constant.shape[axis] != self.n:
             return None
         self.set_label(constant, Samples(axis))
         try:
-            weights = [self.weights[id(t)] for t in _tensors((args, kwargs)) if self.weight(t)]
+            weights = [self.weight(t) for t in tensors if self.weight(t)]
             return self._use(name, function, args, kwargs, weights)
         finally:
             self.set_label(constant, CONSTANT)
@@ -182,18 +193,18 @@ class Recorder(TorchFunctionMode):
     def _derive(self, origin, out, weights):
         name = origin[0]
         names = frozenset().union(*(w.names for w in weights))
-        for tensor in _tensors(out):
+        for position, tensor in enumerate(_tensors(out)):
             if not tensor.requires_grad or id(tensor) in self.weights:
                 continue
             axis = self._new_axis(tensor, weights[0].tensor) if name in _EXPANSIONS else None
             if axis is None or len(weights) > 1:
-                self.weights[id(tensor)] = Weight(tensor, names, None, origin)
+                self.weights[id(tensor)] = Weight(tensor, names, None, (*origin, position))
             elif self.recording:
                 where = Samples(axis)
                 self.set_label(tensor, where)
                 use = RULES["expand"].Use(weights[0].tensor.shape)
                 edge = get_gradient_edge(tensor)
-                self.calls.append(Call(use, {"weight": weights[0]}, edge, where, None))
+                self.calls.append(Call(use, {"weight": weights[0]}, edge, where, None, []))
 
     def _new_axis(self, tensor, source):
         """The axis that an expansion made for the samples."""
@@ -213,8 +224,9 @@ class Recorder(TorchFunctionMode):
             self.opaque |= frozenset().union(*(w.names for w in weights))
         return out
 
-    def record(self, use, weights, out):
+    def record(self, use, weights, out, args):
         """Note a call with weights (role -> tensor or None); returns its output to go on with."""
+        behind = [t.grad_fn for t in _tensors(args) if not self.weight(t) and t.grad_fn]
         weights = {role: self.weight(t) for role, t in weights.items() if self.weight(t)}
         if not out.requires_grad or not self.recording:
             return self._separated(out)
@@ -223,7 +235,7 @@ class Recorder(TorchFunctionMode):
         if where is None:
             self.opaque |= frozenset().union(*(w.names for w in weights.values()))
             return out
-        self.calls.append(Call(use, weights, get_gradient_edge(out), where, guess))
+        self.calls.append(Call(use, weights, get_gradient_edge(out), where, guess, behind))
         self._outputs.append((out, out._version))
         return out
 
@@ -232,7 +244,7 @@ class Recorder(TorchFunctionMode):
         if self.recording:
             use = RULES["expand"].Use(weight.tensor.shape)
             edge = get_gradient_edge(expanded)
-            self.calls.append(Call(use, {"weight": weight}, edge, Samples(0), guess))
+            self.calls.append(Call(use, {"weight": weight}, edge, Samples(0), guess, []))
 
     def where(self, label, shape, weights):
         """A label with an axis, guessed if need be, and what refutes the guess."""
@@ -259,6 +271,7 @@ class Recorder(TorchFunctionMode):
         return any(out._version != version and out._is_view() for out, version in self._outputs)
 
 
+_PIECES = {"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"}
 _EXPANSIONS = {"expand", "expand_as", "broadcast_to", "repeat"}
 
 
@@ -294,8 +307,24 @@ def _is_in_place(function):
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
-def backward(scalars, wanted, weights, *, retain):
-    """Gradients of ``sum_i weights_i scalars_i`` with respect to edges and parameters."""
-    return torch.autograd.grad(
-        scalars, wanted, weights, retain_graph=retain, allow_unused=True, materialize_grads=False
-    )
+def hidden_uses(scalars, calls, parameters):
+    """Names of parameters that the scalars depend on by other ways than the recorded calls.
+
+    Custom functions and compiled code hide what they do, but not from the graph: it is walked,
+    and where it comes to a recorded call, it is left for what the call's other arguments come
+    from. Whatever parameter is still met takes part in something that nobody saw.
+    """
+    recorded = {call.edge.node: call.behind for call in calls}
+    names, found, seen = {id(p): name for name, p in parameters.items()}, set(), set()
+    waiting = [scalars.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in recorded:
+            waiting += recorded[node]
+            continue
+        found |= {names[id(v)] for v in [getattr(node, "variable", None)] if id(v) in names}
+        waiting += [following for following, _ in node.next_functions]
+    return frozenset(found)

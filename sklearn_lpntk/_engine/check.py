@@ -1,11 +1,12 @@
-"""The self-check: the rules against autograd, for every row of every batch, while they run.
+"""The self-check: every row of every batch, by structure where it can be and by numbers else.
 
-The gradient of the sum over a batch, which autograd takes in the same backward pass, must be the
-sum of the rows found, parameter by parameter. That proves the rules where each row is known to
-be of its sample. Where it is only guessed, where the rows differ much in size (the large would
-hide the small), and in the first batch anyhow, a second backward pass takes the sum with
-random weights, divided by the rows' norms. A parameter that differs changes the plan, and the
-run starts again. A few rows are run by themselves: their logits must be those of the batch.
+By structure: labels tell of every row of a recorded call of which sample it is (`samples`), and
+the graph tells that no other use of a parameter exists (`capture.hidden_uses`). By numbers: the
+sum of the rows with random weights, divided by their norms so that the large can't hide the
+small, must be what one plain backward pass gives, parameter by parameter. That proves the rules
+on every path that batches take through the network, once; and every batch in which it is only
+guessed of which samples the rows are. A parameter that differs changes the plan, and the run
+starts again. A few rows are run by themselves: their logits must be those of the batch.
 """
 
 import torch
@@ -17,7 +18,6 @@ from .plan import Refuted
 
 KINK_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
 FIRST_ROWS, SPOT_ROWS, SHARE = 8, 4, 64  # run by themselves: one row in so many, at most these
-SPREAD = 2.0**6  # of norms in a batch
 NOISE = 20  # in units of what a backward pass at another scale differs by
 
 
@@ -27,13 +27,8 @@ class SelfCheck:
     def __init__(self, tracer):
         self.tracer, self.module, self.plan = tracer, tracer.module, tracer.plan
         self.active = tracer.device.type != "meta"
-        self._first, self._rows_since = True, 0
+        self._first, self._rows_since, self._verified = True, 0, set()
         self._generator = torch.Generator().manual_seed(0)
-
-    @property
-    def joint(self):
-        """Whether the next batch's gradients of parameters are wanted in its own pass."""
-        return self.active and not self._first
 
     def before(self, x):
         """Before the first batch is traced: a row's logits must not depend on the others."""
@@ -52,14 +47,10 @@ class SelfCheck:
                 "The network's output does not depend on the selected parameters (or its forward "
                 "pass detaches it), so the kernel would be zero."
             )
-        norms = _norms(trace)
-        if trace.joint is not None:
-            self._revise(trace, self._wrong(trace, torch.ones_like(norms), norms, trace.joint))
-        present = norms[norms > 0]
-        uneven = len(present) and present.max() > SPREAD * present.min()
-        if trace.joint is None or not trace.proven or uneven:
-            weights = self._weights(norms)
-            self._revise(trace, self._wrong(trace, weights, norms))
+        if not trace.known or trace.path not in self._verified:
+            norms = _norms(trace)
+            self._revise(trace, self._wrong(trace, self._weights(norms), norms))
+            self._verified.add(trace.path)
         self._first = False
 
     def _weights(self, norms):
@@ -70,9 +61,9 @@ class SelfCheck:
         signs = torch.randint(0, 2, norms.shape, generator=self._generator).to(norms) * 2 - 1
         return signs * u * (typical / norms.clamp(min=1e-12 * float(typical)))
 
-    def _wrong(self, trace, weights, norms, expected=None):
+    def _wrong(self, trace, weights, norms):
         """Parameters whose weighted sum over the rows of a trace autograd denies."""
-        expected = self._weighted_gradients(trace, weights) if expected is None else expected
+        expected = self._weighted_gradients(trace, weights)
         shapes = {name: p.shape for name, p in self.tracer.parameters.items()}
         found = _weighted_sums(trace, weights, shapes)
         scale = float((weights * norms).norm())

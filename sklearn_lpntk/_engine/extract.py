@@ -123,7 +123,7 @@ class Extractor:
             for start in range(0, n, step):
                 rows = slice(start, min(start + step, n))
                 x = to_batch(X, rows, like.dtype, like.device)
-                trace = tracer(x, y[rows].to(like.device), joint=check is not None and check.joint)
+                trace = tracer(x, y[rows].to(like.device))
                 if check is not None:
                     check.batch(x, trace)
                 _take_in(findings, trace)

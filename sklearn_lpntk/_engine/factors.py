@@ -385,3 +385,8 @@ def _pad_positions(x, n_positions):
     if len(x) == n_positions:
         return x
     return torch.cat([x, x.new_zeros(n_positions - len(x), *x.shape[1:])])
+
+
+def slices(n, step):
+    """Consecutive slices of ``step`` that cover range(n)."""
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

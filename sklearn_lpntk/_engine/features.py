@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .factors import alike, padded
+from .factors import alike, padded, slices
 from .session import full_precision
 
 
@@ -189,8 +189,3 @@ class Collected:
             self._parts[0] = self._parts[0].take(slice(0, self._filled))
             return Features.cat(self._parts)
         return self._parts[0]
-
-
-def slices(n, step):
-    """Consecutive slices of ``step`` that cover range(n)."""
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -7,7 +7,8 @@ import torch
 
 from ..exceptions import DamagedStoreWarning
 from .extract import Findings
-from .features import Collected, Features, slices
+from .factors import slices
+from .features import Collected, Features
 from .inputs import n_rows, take
 from .plan import Plan, Refuted, require_alike, settle
 from .store import Store, StoredFeatures

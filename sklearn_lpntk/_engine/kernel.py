@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from .factors import padded
-from .features import slices
+from .factors import padded, slices
 from .sources import subset
 
 # rows a side of a tile, measured: on a processor larger tiles leave the cache, smaller ones

@@ -17,8 +17,8 @@ import math
 import numpy as np
 import torch
 
-from .factors import Dense, Lookup, Outer
-from .features import Features, slices
+from .factors import Dense, Lookup, Outer, slices
+from .features import Features
 from .session import full_precision
 
 WRITTEN_OUT = 2**24  # entries of a gradient that are written out at once

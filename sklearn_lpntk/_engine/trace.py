@@ -6,7 +6,7 @@ import torch
 
 from .autograd import explained, is_looped_faster, per_sample_gradients
 from .blocks import NoRule, blocks_of
-from .capture import Recorder
+from .capture import Recorder, hidden_uses
 from .factors import Dense
 from .inputs import checked_forward, n_rows
 from .plan import Refuted
@@ -22,8 +22,8 @@ class Trace:
     calls: list
     logits: torch.Tensor
     scalars: torch.Tensor
-    joint: dict | None  # gradients of the sum of all scalars, by parameter
-    proven: bool  # whether the rows of every call are known to be of their samples
+    known: bool  # whether the rows of every call are known to be of their samples
+    path: tuple  # operations, and what was recorded of them
 
     @property
     def factors(self):
@@ -57,46 +57,42 @@ class Tracer:
             self.module, x, self.dtype, any_shape=self.objective.any_shape, prepare=label
         )
 
-    def __call__(self, x, y, *, joint=False):
-        """Trace a batch; ``joint`` asks for the gradients of the parameters in the same pass."""
+    def __call__(self, x, y):
+        """Trace a batch."""
         n = n_rows(x)
         with self.recorder(n) as recorder:
             logits = self.forward(recorder, x)
             recorder.recording = False
-            proven = recorder.label_of(logits) == Samples(0) or n == 1
-            self._require_seen(recorder)
+            known = recorder.label_of(logits) == Samples(0) or n == 1
             scalars = self.objective(logits, y)
+            self._require_seen(recorder, scalars)
             with explained():
-                found = self._backward(recorder.calls, scalars, joint and scalars.shape[1] == 1)
+                self._backward(recorder.calls, scalars)
             calls = [c for c in recorder.calls if any(g is not None for g in c.gradients)]
             blocks = self._blocks(calls, n)
-        slow = self._slow(x, y, logits, scalars, found)
-        return Trace(blocks, slow, calls, logits.detach(), scalars, found, proven)
+        slow = self._slow(x, y, logits, scalars)
+        path = (*recorder.path, *(call.use.signature for call in calls))
+        return Trace(blocks, slow, calls, logits.detach(), scalars, known, path)
 
-    def _require_seen(self, recorder):
-        if recorder.opaque:
-            raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque))
+    def _require_seen(self, recorder, scalars):
         if recorder.views_were_written_to and not self.plan.clone:
             raise Refuted(self.plan.but(clone=True))
+        hidden = hidden_uses(scalars, recorder.calls, self.covered)
+        if recorder.opaque or hidden:
+            raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque | hidden))
 
-    def _backward(self, calls, scalars, joint):
-        """Fill the calls' gradients; those of the parameters where asked."""
-        if not scalars.requires_grad:
-            return None
-        parameters = list(self.parameters.values()) if joint else []
-        for r in range(scalars.shape[1]):
-            wanted = [call.edge for call in calls] + (parameters if r == 0 else [])
-            if not wanted:
-                return None
-            ones = torch.ones_like(scalars[:, r])
+    def _backward(self, calls, scalars):
+        """Fill the gradients of the calls; no gradient of a weight is formed."""
+        for r in range(scalars.shape[1] if calls and scalars.requires_grad else 0):
             gradients = torch.autograd.grad(
-                scalars[:, r], wanted, ones, retain_graph=True, allow_unused=True
+                scalars[:, r],
+                [call.edge for call in calls],
+                torch.ones_like(scalars[:, r]),
+                retain_graph=True,
+                allow_unused=True,
             )
-            for call, gradient in zip(calls, gradients, strict=False):
+            for call, gradient in zip(calls, gradients, strict=True):
                 call.gradients.append(gradient)
-            if r == 0:
-                found = gradients[len(calls) :]
-        return dict(zip(self.parameters, found)) if joint else None
 
     def _blocks(self, calls, n):
         try:
@@ -105,10 +101,8 @@ class Tracer:
             names = self.plan.autograd | error.names
             raise Refuted(self.plan.but(autograd=names)) from error
 
-    def _slow(self, x, y, logits, scalars, joint):
+    def _slow(self, x, y, logits, scalars):
         names = self.plan.autograd & self.parameters.keys()
-        if joint is not None:
-            names = {name for name in names if joint[name] is not None}
         if not names or not scalars.requires_grad:
             return {}
         v = self._cotangents(logits, y)

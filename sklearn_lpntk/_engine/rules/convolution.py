@@ -7,15 +7,15 @@ import torch
 from torch.nn import functional as F
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from ..factors import is_dense_cheaper
+from ..factors import is_dense_cheaper, slices
 from ..samples import by_sample
-from .terms import Entries, Matrices, Positions, arguments, gathered
+from .terms import Entries, Matrices, Positions, Use, arguments, gathered
 
-PATCHES = 2**20  # numbers in the patches of a few samples
+PATCHES = 2**18  # numbers in the patches of a few samples
 
 
 @dataclass
-class ConvolutionUse:
+class ConvolutionUse(Use):
     """A convolution of padded inputs x: (B, C, *space)."""
 
     x: torch.Tensor
@@ -51,12 +51,24 @@ class ConvolutionUse:
 
     def _multiplied(self, x, g, depth, with_bias):
         """A few samples at a time: patches are many times the inputs, and must stay in cache."""
-        phi = g.new_empty(*g.shape[:2], g.shape[3], depth)
-        numbers = g.shape[2] * g.shape[4:].numel() * depth
-        for rows in torch.arange(len(g)).split(max(1, PATCHES // numbers)):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            phi[part] = self._plain(x[part], g[part], with_bias).matrices().phi
+        n, R, T, width = g.shape[:4]
+        phi = g.new_empty(n, R, width, depth)
+        numbers = T * g.shape[4:].numel() * depth
+        for rows in slices(n, max(1, PATCHES // numbers)):
+            a = self._columns(x[rows].flatten(0, 1))  # (n T, D, S)
+            found = g[rows].flatten(4).transpose(1, 2).flatten(2, 3).flatten(0, 1) @ a.mT
+            found = found.unflatten(0, (-1, T)).sum(1) if T > 1 else found
+            phi[rows, :, :, : a.shape[1]] = found.unflatten(1, (R, width))
+        if with_bias:
+            phi[..., -1] = g.flatten(4).sum((2, 4))
         return Matrices(phi)
+
+    def _columns(self, x):
+        """Patches as columns: (B, D, S); a view of inputs where a patch is one pixel."""
+        if math.prod(self.kernel) == math.prod(self.stride) == 1:
+            return x.flatten(2)
+        patches = _patches(x, self.kernel, self.stride, self.dilation)
+        return patches.reshape(len(x), x.shape[1] * math.prod(self.kernel), -1)
 
     def _grouped(self, x, g):
         """Each output channel meets its group's inputs: a convolution with g as its kernel."""
@@ -96,11 +108,11 @@ class Convolution:
         kernel = tuple(weight.shape[2:])
         padded = F.pad(x.detach(), _padding(given["padding"], kernel, dilation))
         use = ConvolutionUse(padded, kernel, stride, dilation, given["groups"] or 1)
-        return recorder.record(use, {"weight": weight, "bias": bias}, out)
+        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
 
 
 @dataclass
-class TransposedUse:
+class TransposedUse(Use):
     """A transposed convolution: the inputs meet patches of the output's gradient."""
 
     x: torch.Tensor
@@ -158,7 +170,7 @@ class TransposedConvolution:
         use = TransposedUse(
             x.detach(), tuple(weight.shape[2:]), stride, padding, dilation, groups
         )  # fmt: skip
-        return recorder.record(use, {"weight": weight, "bias": bias}, out)
+        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
 
 
 def _each(value, n_axes, default):

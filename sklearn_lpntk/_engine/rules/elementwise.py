@@ -6,11 +6,11 @@ import torch
 
 from ..names import ARITHMETIC
 from ..samples import CONSTANT, UNKNOWN, Samples, aligned
-from .terms import Entries
+from .terms import Entries, Use
 
 
 @dataclass
-class ExpandedUse:
+class ExpandedUse(Use):
     """A weight that was expanded to one copy a sample; the gradient of the copy is its own."""
 
     shape: tuple

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from ..samples import by_sample
-from .terms import Rows, arguments, gathered
+from .terms import Rows, Use, arguments, gathered
 
 
 @dataclass
-class EmbeddingUse:
+class EmbeddingUse(Use):
     """Rows of a table by their indices; those of ``padding_idx`` have no gradient."""
 
     index: torch.Tensor
@@ -37,7 +37,7 @@ class Embedding:
         if padding is not None and padding < 0:
             padding += len(given["weight"])
         use = EmbeddingUse(given["input"], padding)
-        return recorder.record(use, {"weight": given["weight"]}, out)
+        return recorder.record(use, {"weight": given["weight"]}, out, (args, kwargs))
 
 
 @dataclass
@@ -77,4 +77,4 @@ class EmbeddingBag:
         if padding is not None and padding < 0:
             padding += len(given["weight"])
         use = BagUse(given["input"], padding, mode == "mean")
-        return recorder.record(use, {"weight": given["weight"]}, out)
+        return recorder.record(use, {"weight": given["weight"]}, out, (args, kwargs))

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from ..samples import by_sample
 from .elementwise import batched_product
-from .terms import Entries, Positions, arguments, gathered
+from .terms import Entries, Positions, Use, arguments, gathered
 
 
 @dataclass
-class LinearUse:
+class LinearUse(Use):
     """A product with inputs x, by a matrix (O, D), or (D, O) where ``transposed``."""
 
     x: torch.Tensor
@@ -38,7 +38,9 @@ class Linear:
         if recorder.weight(x) or weight.ndim != 2:
             return NotImplemented
         out = recorder.run(name, function, args, kwargs)
-        return recorder.record(LinearUse(x.detach()), {"weight": weight, "bias": bias}, out)
+        return recorder.record(
+            LinearUse(x.detach()), {"weight": weight, "bias": bias}, out, (args, kwargs)
+        )
 
 
 class MatMul:
@@ -59,7 +61,9 @@ class MatMul:
         if b.ndim != 2:
             return batched_product(recorder, a, b)
         out = recorder.run(name, function, args, kwargs)
-        return recorder.record(LinearUse(a.detach(), transposed=True), {"weight": b}, out)
+        return recorder.record(
+            LinearUse(a.detach(), transposed=True), {"weight": b}, out, (args, kwargs)
+        )
 
 
 class AddMM:
@@ -77,4 +81,4 @@ class AddMM:
                 return torch.mm(x, weight) + bias
         out = recorder.run(name, function, args, kwargs)
         use = LinearUse(x.detach(), transposed=True)
-        return recorder.record(use, {"weight": weight, "bias": bias}, out)
+        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))

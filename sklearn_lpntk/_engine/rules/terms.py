@@ -69,6 +69,16 @@ class Entries:
         return Entries(self.phi.reshape(*self.phi.shape[:2], *shape))
 
 
+class Use:
+    """What a rule remembers of one call of an operation."""
+
+    @property
+    def signature(self):
+        """All that its terms depend on, but for numbers and how many samples there are."""
+        known = [v.ndim if isinstance(v, torch.Tensor) else v for v in vars(self).values()]
+        return type(self).__name__, *map(str, known)
+
+
 def gathered(call, n, kept):
     """Output gradients of a call as (n, R, T, ...), the last ``kept`` axes as they are."""
     zero = next(g for g in call.gradients if g is not None)
