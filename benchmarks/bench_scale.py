@@ -112,7 +112,7 @@ def run_mnist(options):
     yield f"{case}: features", f"{seconds:.0f} s", ""
     whole = symmetric_pass(operator)
     yield f"{case}: all tiles of the symmetric kernel", f"{whole:.0f} s", ""
-    seconds, found = cpu_seconds(lambda: dominated(operator, REDUNDANT_BY))
+    seconds, found = cpu_seconds(lambda: dominated(operator.kernel, REDUNDANT_BY))
     yield (
         f"{case}: all redundancy decisions ({found.mask.float().mean():.1%} redundant)",
         f"{found.n_evaluated / n**2:.2%} of N², {seconds:.0f} s = {seconds / whole:.2f} passes",
@@ -133,7 +133,7 @@ def clustering(operator, case, n_clusters, whole):
     n = operator.shape[0]
 
     def run():
-        rows = SpeculativeRows(operator, bounds=Bounds(operator))
+        rows = SpeculativeRows(operator.kernel, bounds=Bounds(operator.kernel))
         farthest_point_clustering(operator.diag(), rows, n_clusters)
         return rows.n_evaluated
 
@@ -152,7 +152,7 @@ def run_weak(options):
     operator = empirical_ntk(net, X, y)
     whole = symmetric_pass(operator)
     case = f"MNIST {n:,} x LeNet-5"
-    seconds, found = cpu_seconds(lambda: count_relations(operator, 0.5, 0.1))
+    seconds, found = cpu_seconds(lambda: count_relations(operator.kernel, 0.5, 0.1))
     yield (
         f"{case}: relations of all pairs (thresholds 0.5 and 0.1)",
         f"{found[1] / n**2:.2%} of N², {seconds:.0f} s = {seconds / whole:.2f} passes",
@@ -160,19 +160,15 @@ def run_weak(options):
     )
     for k, largest in ((5, True), (5, False)):
         what = "interchangeable" if largest else "contradictory"
-        for screened in (False, True):
-            seconds, found = cpu_seconds(
-                lambda k=k, largest=largest, screened=screened: row_extremes(
-                    operator, k, largest=largest, screened=screened
-                )
-            )
-            yield (
-                f"{case}: the {k} most {what} partners of each"
-                + (", screened in bfloat16" if screened else ""),
-                f"{found.n_evaluated / n**2:.2%} of N² in single precision, {seconds:.1f} s = "
-                f"{seconds / whole:.2f} passes",
-                "",
-            )
+        seconds, found = cpu_seconds(
+            lambda k=k, largest=largest: row_extremes(operator.kernel, k, largest=largest)
+        )
+        yield (
+            f"{case}: the {k} most {what} partners of each",
+            f"{found.n_evaluated / n**2:.2%} of N² in single precision, {seconds:.1f} s = "
+            f"{seconds / whole:.2f} passes",
+            "",
+        )
 
 
 def run_sgemm(options):
@@ -197,7 +193,7 @@ def run_sketch(options):
     """Error and speed against a dense Rademacher projection of the same size."""
     n, m = (40, 256) if options.quick else (400, 4096)
     X, y, net = mnist(2000 if options.quick else 10_000)
-    features = empirical_ntk(net, X[:n], y[:n])._features
+    features = empirical_ntk(net, X[:n], y[:n]).kernel.left
     phi = features.materialise()
     exact = phi @ phi.T
     errors = [], []
