@@ -11,7 +11,9 @@ from ..factors import is_dense_cheaper, slices
 from ..samples import by_sample
 from .terms import Entries, Matrices, Positions, Use, arguments, gathered
 
-PATCHES = 2**18  # numbers in the patches of a few samples
+PATCHES = (
+    2**23
+)  # numbers in the patches of some samples; more than the allocator keeps costs faults
 
 
 @dataclass
@@ -50,7 +52,7 @@ class ConvolutionUse(Use):
         return Positions(a, g.flatten(4).transpose(3, 4).flatten(2, 3))
 
     def _multiplied(self, x, g, depth, with_bias):
-        """A few samples at a time: patches are many times the inputs, and must stay in cache."""
+        """Some samples at a time: patches are many times the inputs."""
         n, R, T, width = g.shape[:4]
         phi = g.new_empty(n, R, width, depth)
         numbers = T * g.shape[4:].numel() * depth
