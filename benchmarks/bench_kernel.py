@@ -157,11 +157,11 @@ def main():
     compare(case + "nngeometry's `GramMatrix`", module, n, (1, 28, 28), by_nngeometry, repeats)
     module = resnet18().eval()
 
-    def chunks_of_32(module, X, y):
-        return by_vmap(module, X, y, chunk=32)
+    def chunks_of_8(module, X, y):
+        return by_vmap(module, X, y, chunk=8)
 
     case = f"ResNet-18, N = {m}, against `vmap(grad)` + matmul"
-    compare(case, module, m, (3, 32, 32), chunks_of_32, repeats)
+    compare(case, module, m, (3, 32, 32), chunks_of_8, repeats)
     print(f"| LeNet-5, N = {n:,}: peak memory beyond the matrix | {peak_memory(n):.0f} MiB | |")
     share, check, total = check_share(big)
     print(
