@@ -71,7 +71,7 @@ class SelfCheck:
         for name, p in self.tracer.parameters.items():
             gradient = expected[name]
             gradient = torch.zeros_like(p) if gradient is None else densified(gradient)
-            error = float((found.get(name, 0 * gradient) - gradient).norm())
+            error = float((found.get(name, 0 * gradient) - gradient).double().norm())
             own = KINK_TOLERANCE if name in self.plan.autograd else TOLERANCE
             if not error <= own[self.tracer.dtype] * scale:
                 errors[name] = error
@@ -82,10 +82,10 @@ class SelfCheck:
         if not errors:
             return set()
         one, other = (self._weighted_gradients(trace, c * weights) for c in (1.0, 1 / 3))
-        noise = {
-            name: float((one[name] - 3 * other[name]).norm()) if one[name] is not None else 0.0
-            for name in errors
-        }
+        noise = dict.fromkeys(errors, 0.0)
+        for name in errors:
+            if one[name] is not None:
+                noise[name] = float((one[name] - 3 * other[name]).double().norm())
         return {name for name, error in errors.items() if not error <= NOISE * noise[name]}
 
     def _weighted_gradients(self, trace, weights):
@@ -154,10 +154,12 @@ def require_independent_rows(module, x, dtype, *, any_shape=False):
 
 def _norms(trace):
     """Norms of the rows, or at least these: (n * R,)."""
-    squares = [factor.magnitudes().double() ** 2 for factor in trace.factors.values()]
+    # squares of what single precision holds may leave its range
+    double = [factor.to(torch.float64) for factor in trace.factors.values()]
+    squares = [factor.magnitudes() ** 2 for factor in double]
     if not squares:
-        return torch.zeros(trace.scalars.numel(), device=trace.scalars.device)
-    return sum(squares).sqrt().to(trace.scalars.dtype)
+        return trace.scalars.new_zeros(trace.scalars.numel(), dtype=torch.float64)
+    return sum(squares).sqrt()
 
 
 def _weighted_sums(trace, weights, shapes):
@@ -168,7 +170,7 @@ def _weighted_sums(trace, weights, shapes):
         for name, part in block.parts(flat).items():
             found[name] = found[name] + part if name in found else part
     for name, factor in trace.slow.items():
-        found[name] = factor.weighted_sum(weights).view(shapes[name])
+        found[name] = factor.weighted_sum(weights.to(factor.phi.dtype)).view(shapes[name])
     return found
 
 

@@ -1,5 +1,7 @@
 """Which parameters count, and what a network must be for its kernel to mean something."""
 
+from collections.abc import Iterable
+
 import torch
 
 # of the self-check, relative to the norm of the whole gradient; also the precisions allowed
@@ -33,7 +35,12 @@ def select_parameters(module, parameters):
 def _selector(parameters, names):
     if callable(parameters):
         return parameters
-    prefixes = [parameters] if isinstance(parameters, str) else list(parameters)
+    prefixes = [parameters] if isinstance(parameters, str) else parameters
+    if not isinstance(prefixes, Iterable) or not all(isinstance(p, str) for p in prefixes):
+        raise TypeError(
+            "parameters must be a name prefix, a sequence of them, or a predicate on the name; got "
+            f"{parameters!r}."
+        )
     for prefix in prefixes:
         if not any(_has_prefix(alias, prefix) for own in names.values() for alias in own):
             raise ValueError(
