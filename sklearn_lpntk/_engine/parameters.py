@@ -4,13 +4,16 @@ from collections.abc import Iterable
 
 import torch
 
+from .._runtime.turns import exclusive
+
 # of the self-check, relative to the norm of the whole gradient; also the precisions allowed
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 def select_parameters(module, parameters):
     """Names of the trainable parameters that count, narrowed by prefixes or a predicate."""
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    with exclusive(module):  # another thread may have borrowed, and frozen it
+        trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not list(module.parameters()):
         raise ValueError("The network has no parameters, so it has no tangent kernel.")
     if not trainable:

@@ -1,38 +1,12 @@
 """Borrow a network: evaluation mode, frozen, and given back exactly as it was."""
 
-import os
-import random
 import sys
 import threading
-import weakref
 from contextlib import ExitStack, contextmanager, nullcontext
 
-import numpy as np
 import torch
 
-_LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()
-
-
-def _forget_locks():
-    """In a forked child: whoever held a lock does not exist there."""
-    global _LOCKS, _GUARD
-    _LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
-
-
-@contextmanager
-def exclusive(module):
-    """One thread at a time works on a module, or on any that shares a part with it."""
-    with _GUARD:
-        parts = sorted(module.modules(), key=id)  # everyone in the same order
-        locks = [_LOCKS.setdefault(part, threading.RLock()) for part in parts]
-    with ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
-        yield
+from .._runtime.turns import in_turn
 
 
 @contextmanager
@@ -44,9 +18,8 @@ def borrowed(module, names=()):
     torch's switches. Other threads wait.
     """
     with ExitStack() as stack:
-        stack.enter_context(exclusive(module))
+        stack.enter_context(in_turn(module))
         stack.enter_context(_torch_switches(module))
-        stack.enter_context(_random_state(module))
         stack.callback(_restorer(module))
         for child in module.modules():
             child.training = False
@@ -170,22 +143,3 @@ def _eager():
 
 
 _EAGER = _Shared(_eager)
-
-
-@contextmanager
-def _random_state(module):
-    cuda = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
-    with random_state_kept(sorted(cuda)):
-        yield
-
-
-@contextmanager
-def random_state_kept(devices):
-    """The global generators of torch (also on some GPUs), numpy and Python come back."""
-    state = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        np.random.set_state(state[0])
-        random.setstate(state[1])

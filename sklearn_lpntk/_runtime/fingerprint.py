@@ -9,12 +9,15 @@ an open file, a generator) raises, since a fingerprint without it could serve st
 
 import hashlib
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
+from torch.nn import Module
 
 from . import code  # noqa: F401 (its kinds of values)
+from .turns import exclusive
 from .values import (
     Code,
     Label,
@@ -78,6 +81,11 @@ class _Walk:
             self._feed_parts(value)
 
     def _feed_parts(self, value):
+        # a network that another thread has borrowed is another one meanwhile
+        with exclusive(value) if isinstance(value, Module) else nullcontext():
+            self._feed_own(value)
+
+    def _feed_own(self, value):
         try:
             parts = self._parts(value)
         except NoFingerprintError as error:

@@ -6,6 +6,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNetBinaryClassifier
 
+from .._runtime.turns import in_turn
 from .nets import n_columns, unfrozen
 
 
@@ -72,13 +73,16 @@ class ColumnEncoder:
     def predict(self, net, X):
         """The labels that the fitted net predicts, among ``classes``."""
         if isinstance(net, NeuralNetBinaryClassifier):  # it has a threshold of its own
-            position = np.searchsorted(self.columns, net.predict(X).astype(np.int64))
+            with in_turn(net.module_):
+                found = net.predict(X)
+            position = np.searchsorted(self.columns, found.astype(np.int64))
             return self.classes[np.minimum(position, len(self.classes) - 1)]
         return self.classes[self.probabilities(net, X).argmax(axis=1)]
 
     def probabilities(self, net, X):
         """Probabilities by the fitted net, in the order of ``classes``, conditioned on them."""
-        proba = net.predict_proba(X)
+        with in_turn(net.module_):  # data loaders draw a seed
+            proba = net.predict_proba(X)
         proba = proba[:, None] if proba.ndim == 1 else proba
         if (proba < 0).any() or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
             # skorch knows no link for a criterion of the user's: these are logits

@@ -20,6 +20,7 @@ from torch import nn
 from .._engine.inputs import checked_forward
 from .._engine.parameters import select_parameters
 from .._runtime.cache import cached
+from .._runtime.turns import seeded
 
 
 def is_skorch_net(estimator):
@@ -171,18 +172,10 @@ def _initialize(net, from_scratch):
     select_parameters(unwrapped(net.module_), None)  # some must be trainable
 
 
-@contextmanager
 def _seeded(net, seed):
-    """Seeds torch and numpy (from which skorch's splits draw), and restores their states."""
-    devices = [torch.device(net.device)] if str(net.device).startswith("cuda") else []
-    state = np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
-    finally:
-        np.random.set_state(state)
+    """The global generators, from which torch and skorch's splits draw, for a net's training."""
+    cuda = str(net.device).startswith("cuda")
+    return seeded(seed, [torch.device(net.device)] if cuda else [])
 
 
 @contextmanager

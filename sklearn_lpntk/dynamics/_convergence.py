@@ -8,6 +8,7 @@ from sklearn.utils import Bunch, check_random_state
 from .._engine.cotangents import require_columns
 from .._engine.inputs import n_rows
 from .._features import as_columns, as_inputs
+from .._runtime.turns import seeded
 from ..kernels import entk_kernel
 from ._validation import require_integer
 
@@ -132,6 +133,5 @@ def entk_distance(K, y):
 
 
 def _drawn(make_module, width, seed):
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with seeded(seed, range(torch.cuda.device_count())):
         return make_module(width)

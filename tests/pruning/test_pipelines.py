@@ -8,7 +8,7 @@ import pytest
 import torch
 from imblearn.ensemble import BalancedBaggingClassifier
 from imblearn.pipeline import Pipeline as ImbalancedPipeline
-from joblib import Memory
+from joblib import Memory, parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
@@ -161,6 +161,33 @@ def test_cross_validate_with_a_frozen_net(trainings):
 def test_threads_change_nothing():
     one, two = (pruner(n_jobs=jobs, strategy="coverage").fit(X, y) for jobs in (None, 2))
     np.testing.assert_array_equal(one.prune_order_, two.prune_order_)
+
+
+def with_dropout():
+    return nn.Sequential(nn.Linear(4, 8), nn.PReLU(), nn.Dropout(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["plain", "memory"])
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_a_grid_in_threads_is_the_serial_one(frozen, cached, trainings, tmp_path):
+    """They share the frozen net and the generators that training draws from."""
+    net = make_net(with_dropout)
+    scoring = FrozenEstimator(net.fit(X.astype(np.float32), y)) if frozen else net
+    grid = {"prune_fraction": [0.2, 0.6], "strategy": ["coverage", "herding", "el2n"]}
+
+    def fitted(backend, n_jobs):
+        memory = str(tmp_path / backend) if cached else None
+        model = RedundancyPruner(make_net(with_dropout), net=scoring, memory=memory, random_state=0)
+        with parallel_config(backend, n_jobs=n_jobs):
+            search = GridSearchCV(model, grid, cv=3, error_score="raise").fit(X, y)
+            again = GridSearchCV(model, grid, cv=3, error_score="raise").fit(X, y)
+        for one in (search, again):
+            yield one.cv_results_["mean_test_score"], one.best_estimator_.prune_order_
+
+    serial = list(fitted("loky", 1))
+    for found in fitted("threading", 4):
+        for ours, expected in zip(found, serial[0], strict=True):
+            np.testing.assert_array_equal(ours, expected)
 
 
 class TestImbalancedLearn:

@@ -1,0 +1,121 @@
+"""Turns of threads with what they share: networks, and the global random generators.
+
+Who needs both takes the generators first.
+"""
+
+import os
+import random
+import threading
+import weakref
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+
+class _Turns:
+    """Many threads may have what they share as it is, or one of them may change it.
+
+    A thread that changes it may have it as it is at the same time; the others wait.
+    """
+
+    def __init__(self):
+        self._changed, self._users, self._owner = threading.Condition(), {}, (None, 0)
+
+    @contextmanager
+    def one_of_many(self):
+        """As it is."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: self._owner[0] in (None, me))
+            self._users[me] = self._users.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users[me] -= 1
+                if not self._users[me]:
+                    del self._users[me]
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self):
+        """To change it."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._owner[0] in (None, me) and self._users.keys() <= {me}
+            )
+            self._owner = (me, self._owner[1] + 1)
+        try:
+            yield
+        finally:
+            with self._changed:
+                depth = self._owner[1] - 1
+                self._owner = (me if depth else None, depth)
+                self._changed.notify_all()
+
+
+_GENERATORS = _Turns()
+_LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()  # of modules
+
+
+def _forget_threads():
+    """In a forked child: whoever had a turn does not exist there."""
+    global _GENERATORS, _LOCKS, _GUARD
+    _GENERATORS, _LOCKS, _GUARD = _Turns(), weakref.WeakKeyDictionary(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+@contextmanager
+def exclusive(module):
+    """One thread at a time works on a module, or on any that shares a part with it."""
+    with _GUARD:
+        parts = sorted(module.modules(), key=id)  # everyone in the same order
+        locks = [_LOCKS.setdefault(part, threading.RLock()) for part in parts]
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        yield
+
+
+@contextmanager
+def in_turn(module):
+    """One thread at a time uses a module; the global random states are kept."""
+    cuda = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+    with random_state_kept(sorted(cuda)), exclusive(module):
+        yield
+
+
+@contextmanager
+def random_state_kept(devices=()):
+    """The global generators of torch (also on some GPUs), numpy and Python come back.
+
+    No other thread seeds them meanwhile.
+    """
+    with _GENERATORS.one_of_many(), _restored(devices):
+        yield
+
+
+@contextmanager
+def seeded(seed, devices=()):
+    """The same, seeded; other threads that use them wait, and so does this one for them."""
+    with _GENERATORS.alone(), _restored(devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+
+
+@contextmanager
+def _restored(devices):
+    state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        np.random.set_state(state[0])
+        random.setstate(state[1])
