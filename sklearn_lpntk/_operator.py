@@ -90,13 +90,32 @@ class KernelOperator:
 
     def toarray(self):
         """The whole matrix; a symmetric one costs half, and is exactly symmetric."""
-        out = np.empty(self.shape, self.dtype)
-        for rows, cols, tile in self.kernel.tiles():
-            tile = tile.cpu().numpy()
-            out[rows, cols] = tile
-            if self.kernel.symmetric:
-                out[cols, rows] = tile.T
+        n, R, m, S = self._sizes
+        out = np.empty((n, R, m, S), self.dtype)
+        self._fill(out)
+        return self._finite(out.reshape(self.shape))
+
+    def blocks(self):
+        """The same as one R x R block a pair: an array of shape (n_samples, n_samples_2, R, R)."""
+        n, R, m, S = self._sizes
+        out = np.empty((n, m, R, S), self.dtype)
+        self._fill(out.transpose(0, 2, 1, 3))
         return self._finite(out)
+
+    @property
+    def _sizes(self):
+        left, right = self.kernel.left, self.kernel.right
+        return left.n_samples, left.n_cotangents, right.n_samples, right.n_cotangents
+
+    def _fill(self, out):
+        """Write all entries into an array of shape (n, R, m, S)."""
+        _, R, _, S = out.shape
+        for rows, cols, tile in self.kernel.tiles():
+            tile = tile.unflatten(0, (-1, R)).unflatten(2, (-1, S)).cpu().numpy()
+            i, j = (slice(r.start // k, r.stop // k) for r, k in ((rows, R), (cols, S)))
+            out[i, :, j] = tile
+            if self.kernel.symmetric:
+                out[j, :, i] = tile.transpose(2, 3, 0, 1)
 
     def __repr__(self):
         return f"KernelOperator(shape={self.shape}, dtype={self.dtype})"

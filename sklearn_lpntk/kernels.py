@@ -2,7 +2,6 @@
 
 import numbers
 
-import numpy as np
 from sklearn.utils import Bunch
 
 from ._engine.relations import count_relations
@@ -266,11 +265,7 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     >>> entk_kernel(torch.nn.Linear(2, 3), torch.eye(2)).shape
     (2, 2, 3, 3)
     """
-    operator = empirical_ntk(module_or_net, X, None, X2, kernel="entk", **options)
-    left, right = operator.kernel.left, operator.kernel.right
-    n_logits = left.n_logits
-    blocks = operator.toarray().reshape(left.n_samples, n_logits, right.n_samples, n_logits)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
+    return empirical_ntk(module_or_net, X, None, X2, kernel="entk", **options).blocks()
 
 
 def sample_relations(operator, *, threshold, threshold_unrelated):

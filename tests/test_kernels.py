@@ -70,6 +70,38 @@ def test_entk_of_two_sets():
     np.testing.assert_allclose(full, full.transpose(1, 0, 3, 2), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_entk_of_many_logits(dtype):
+    """Units that a ReLU shuts off are left out, pair by pair; the last layer's part is known."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU())
+    module = module.append(nn.Linear(30, 70)).to(dtype)
+    operator = empirical_ntk(module, X, kernel="entk")
+    assert {type(f).__name__ for f in operator.kernel.left.factors.values()} == {"Outer", "Unit"}
+    inputs = torch.from_numpy(X).to(dtype)
+    expected = oracle_kernel(module, inputs, torch.from_numpy(y), "entk")
+    rtol = 1e-10 if dtype == torch.float64 else 1e-5
+    assert_same_kernel(operator.toarray(), expected, rtol)
+    rows, cols = np.array([3, 700, 71, 3]), slice(5, 800, 13)
+    np.testing.assert_array_equal(operator.block(rows, cols), operator.toarray()[rows][:, cols])
+    V = np.random.default_rng(0).standard_normal((len(expected), 2))
+    assert_same_kernel(operator.matmul(V), expected @ V, 10 * rtol)
+    blocks = entk_kernel(module, X[:5], X)
+    expected = expected.reshape(12, 70, 12, 70).transpose(0, 2, 1, 3)[:5]
+    assert_same_kernel(blocks, expected, rtol)
+
+
+def test_entk_where_the_last_layer_gives_logits_to_some_batches_only():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.Hardtanh(-1, 1))
+    inputs = torch.from_numpy(np.concatenate([X, 30 * X])).double()  # the second half is cut off here and there
+    expected = oracle_kernel(module.double(), inputs, torch.zeros(24, dtype=int), "entk")
+    operator = empirical_ntk(module, inputs, kernel="entk", batch_size=12)
+    assert_same_kernel(operator.toarray(), expected)
+    half = empirical_ntk(module, inputs[:12], None, inputs[12:], kernel="entk")
+    assert_same_kernel(half.toarray(), expected[:36, 36:])
+
+
 def test_loss_gradient_diagonal_is_grand_squared():
     module = make_module().double()
     expected = []

@@ -19,6 +19,7 @@ DOUBLE_ROWS = 48
 # up to these lengths only
 COLUMN_BLOCK = {torch.float64: 192}
 OTHER_COLUMN_BLOCK = 384
+PAIRED = 64  # scalars a sample from which the products of two samples are taken by themselves
 BLOCKS = 64  # summed in the factors' own precision; more of them in double precision
 
 
@@ -208,7 +209,9 @@ class Outer:
         n, m, R, S = (rows.stop - rows.start, cols.stop - cols.start, self.n_cotangents,
                       other.n_cotangents)  # fmt: skip
         left = self._activation_gram(other, rows, cols)
-        right = _position_gram(self.g[:, _scaled(rows, R)], other.g[:, _scaled(cols, S)])
+        g, h = self.g[:, _scaled(rows, R)], other.g[:, _scaled(cols, S)]
+        paired = len(g) == len(h) == 1 and min(R, S) >= PAIRED
+        right = _paired_gram(g[0], h[0], R, S) if paired else _position_gram(g, h)
         out = out.unflatten(0, (n, R)).unflatten(2, (m, S))
 
         def product(t, u):
@@ -228,6 +231,76 @@ class Outer:
 
     def _activation_gram(self, other, rows, cols):
         return _position_gram(self.a[:, rows], other.a[:, cols])
+
+
+class Unit(Outer):
+    """Products of activations with unit vectors, one a scalar: a last layer's, for its logits."""
+
+    def __init__(self, a, n_cotangents):
+        self.a, self.n_cotangents = a, n_cotangents
+
+    @property
+    def g(self):
+        """The unit vectors, (1, n * R, R)."""
+        eye = torch.eye(self.n_cotangents, dtype=self.a.dtype, device=self.a.device)
+        return eye.repeat(1, self.n_samples, 1)
+
+    @property
+    def outer(self):
+        return self.n_cotangents, self.a.shape[2]
+
+    @property
+    def n_columns(self):
+        return self.n_cotangents * self.a.shape[2]
+
+    @property
+    def tensors(self):
+        return [self.a]
+
+    @property
+    def layout(self):
+        return type(self), self.settings, self.a.shape[2], self.a.dtype
+
+    def _like(self, a, g=None):
+        return Unit(a, self.n_cotangents)
+
+    def take(self, rows):
+        return self._like(_take_samples(self.a, rows, 1, 1))
+
+    def to(self, target):
+        return self._like(self.a.to(target))
+
+    def zeros(self, n_samples):
+        return self._like(self.a.new_zeros(1, n_samples, self.a.shape[2]))
+
+    def empty(self, n_samples):
+        return self._like(self.a.new_empty(1, n_samples, self.a.shape[2]))
+
+    @staticmethod
+    def cat(factors):
+        return factors[0]._like(torch.cat([f.a for f in factors], 1))
+
+    def plain(self):
+        """The same with its unit vectors."""
+        return Outer(self.a, self.g, self.n_cotangents)
+
+    def magnitudes(self):
+        return self.a[0].norm(dim=1).repeat_interleave(self.n_cotangents)
+
+    def weighted_sum(self, weights):
+        return (weights.T @ self.a[0]).reshape(-1)
+
+    def dot(self, flat):
+        return self._images(flat)[0]
+
+    def _images(self, flat):
+        return self.a @ flat.view(self.n_cotangents, -1).T
+
+    def gram(self, other):
+        n, m, R = self.n_samples, other.n_samples, self.n_cotangents
+        out = self.a.new_zeros(n, R, m, R)
+        out.diagonal(dim1=1, dim2=3).copy_(_position_gram(self.a, other.a).unsqueeze(2))
+        return out.view(n * R, m * R)
 
 
 class Lookup(Outer):
@@ -277,9 +350,14 @@ def alike(factors):
 
     Batches of another length may have found the other form cheaper.
     """
-    if len({type(factor) for factor in factors}) == 1:
+    factors = _without_units(factors) if len(set(map(type, factors))) > 1 else factors
+    if len(set(map(type, factors))) == 1:
         return factors
     return [factor.materialise() for factor in factors]
+
+
+def _without_units(factors):
+    return [f.plain() if isinstance(f, Unit) else f for f in factors]
 
 
 def outer_factor(a, g, *, dense):
@@ -289,6 +367,8 @@ def outer_factor(a, g, *, dense):
     """
     n, n_cotangents, n_positions, width = g.shape
     depth = a.shape[2]
+    if n_positions == 1 < n_cotangents == width and _are_units(g[:, :, 0]):
+        return Unit(a.transpose(0, 1).contiguous(), n_cotangents)
     if dense is None:
         dense = is_dense_cheaper(n_positions, depth, width)
     if dense:
@@ -296,6 +376,13 @@ def outer_factor(a, g, *, dense):
         phi = (g @ a).reshape(n * n_cotangents, width * depth)
         return Dense(phi, n_cotangents, (width, depth))
     return Outer(a.transpose(0, 1).contiguous(), _position_major(g), n_cotangents)
+
+
+def _are_units(g):
+    """Whether the scalars of every sample have the unit vectors as their gradients."""
+    if g.device.type == "meta":
+        return False
+    return bool((g == torch.eye(len(g[0]), dtype=g.dtype, device=g.device)).all())
 
 
 def is_dense_cheaper(n_positions, depth, width):
@@ -370,6 +457,22 @@ def _position_major(g):
 def _position_gram(x, y):
     """Products of all rows of two (T, rows, P) stacks."""
     return product(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])).to(x.dtype)
+
+
+def _paired_gram(x, y, R, S):
+    """Products of every two samples, without columns that are zero for all scalars of one.
+
+    Of a unit that a ReLU shuts off, no logit knows; two samples share a quarter of them.
+    """
+    x, y = x.unflatten(0, (-1, R)), y.unflatten(0, (-1, S))
+    out = x.new_empty(len(x), R, len(y), S)
+    alive = [(y_j != 0).any(0) for y_j in y]
+    for i, x_i in enumerate(x):
+        own = (x_i != 0).any(0)
+        for j, y_j in enumerate(y):
+            shared = (own & alive[j]).nonzero()[:, 0]
+            out[i, :, j] = product(x_i.index_select(1, shared), y_j.index_select(1, shared))
+    return out.view(len(x) * R, len(y) * S)
 
 
 def _take_samples(x, rows, n_cotangents, axis):

@@ -8,12 +8,12 @@ import mmap
 
 import torch
 
-from .factors import Dense, Lookup, Outer
+from .factors import Dense, Lookup, Outer, Unit
 from .features import Features, Spec
 
 MAGIC = b"lpntk-shard-2\n"
 ALIGNED = 64  # bytes
-KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup)}
+KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup, Unit)}
 
 
 def pack(features):
