@@ -137,13 +137,13 @@ def _reshape(operation, out):
 @_follows("sum mean amax amin prod std var logsumexp norm vector_norm any all argmax argmin nansum")
 @_follows("max min median")
 def _where_it_went(operation, out):
-    """Axes that are permuted or reduced, found on an array of no numbers with distinct sizes."""
+    """Axes that are permuted or reduced, found on a small array of distinct sizes."""
     x = operation.args[0]
     if any(isinstance(a, torch.Tensor) for a in operation.args[1:]):
         return _elementwise(operation, out)  # max and min of two tensors
     where = operation.label_of(x)
     sizes = range(2, 2 + x.ndim)
-    probe = torch.empty(*sizes, device="meta")
+    probe = torch.zeros(*sizes, device="cpu")  # on meta, some operations import the compiler
     probe = operation.function(probe, *operation.args[1:], **operation.kwargs)
     if not isinstance(probe, torch.Tensor):
         probe = probe[0]

@@ -2,6 +2,8 @@
 
 import copy
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -201,3 +203,31 @@ def test_a_scripted_part_is_refused_before_anything_is_touched():
     with pytest.raises(ValueError, match="contains a ScriptModule"):
         lpntk_kernel(net, torch.randn(4, 4), [0, 1, 2, 0])
     assert all(p.requires_grad for p in net.parameters())
+
+
+def test_a_kernel_does_not_import_the_compiler():
+    """It takes longer to import than the first kernel to compute."""
+    script = """
+import sys, torch, warnings
+from torch import nn
+from sklearn_lpntk.kernels import lpntk_kernel
+warnings.simplefilter("ignore")
+layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+recurrent = nn.LSTM(8, 8, batch_first=True)
+for net, X in (
+    (nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
+     torch.rand(6, 1, 6, 6)),
+    (nn.Sequential(layer, nn.Flatten(), nn.Linear(40, 3)), torch.rand(6, 5, 8)),
+    (nn.Sequential(recurrent), torch.rand(6, 5, 8)),
+):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+        def forward(self, x):
+            out = self.net(x)
+            return out[0][:, -1] if isinstance(out, tuple) else out
+    lpntk_kernel(Net(), X, torch.arange(6) % 3)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
