@@ -1,5 +1,6 @@
 """The public functions: modules and nets, shapes, and one test for each bad input."""
 
+import copy
 import functools
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_entk_of_many_logits(dtype):
 def test_entk_where_the_last_layer_gives_logits_to_some_batches_only():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.Hardtanh(-1, 1))
-    inputs = torch.from_numpy(np.concatenate([X, 30 * X])).double()  # the second half is cut off here and there
+    inputs = torch.from_numpy(np.concatenate([X, 30 * X])).double()  # the second half is cut off
     expected = oracle_kernel(module.double(), inputs, torch.zeros(24, dtype=int), "entk")
     operator = empirical_ntk(module, inputs, kernel="entk", batch_size=12)
     assert_same_kernel(operator.toarray(), expected)
@@ -247,6 +248,14 @@ class TestErrors:
         net = nn.Sequential(nn.Embedding(5, 3, scale_grad_by_freq=True), nn.Flatten())
         with pytest.raises(ValueError, match="scale_grad_by_freq=True"):
             lpntk_kernel(net, np.zeros((4, 1), dtype=int), [0, 0, 1, 1])
+
+    def test_bfloat16_is_computed_in_a_copy(self):
+        module = make_module().bfloat16().train()
+        with pytest.warns(UserWarning, match="in a copy of it in float32"):
+            found = lpntk_kernel(module, X, y)
+        assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+        assert module.training
+        np.testing.assert_array_equal(found, lpntk_kernel(copy.deepcopy(module).float(), X, y))
 
     def test_half_precision(self):
         with pytest.raises(ValueError, match=r"torch.float16.*\.float\(\)"):

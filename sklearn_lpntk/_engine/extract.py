@@ -11,7 +11,7 @@ from .check import SPOT_ROWS, SelfCheck
 from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
 from .objectives import find_objective
-from .parameters import refuse_network, require_finite_state, select_parameters
+from .parameters import accepted, require_finite_state, select_parameters
 from .plan import Plan, require_alike, settle
 from .session import borrowed
 from .sources import Recomputed
@@ -45,10 +45,9 @@ class Extractor:
     """
 
     def __init__(self, module, objective, *, parameters=None, batch_size="auto", plan=None):
-        refuse_network(module)
-        self.module, self.objective = module, find_objective(objective)
+        self.module, self.objective = accepted(module), find_objective(objective)
         self.batch_size, self.plan = batch_size, Plan() if plan is None else plan
-        self.names = select_parameters(module, parameters)
+        self.names = select_parameters(self.module, parameters)
         self._warned_of = set(self.plan.autograd)
 
     @property

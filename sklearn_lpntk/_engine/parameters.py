@@ -1,5 +1,7 @@
 """Which parameters count, and what a network must be for its kernel to mean something."""
 
+import copy
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -76,8 +78,12 @@ def require_finite_state(module):
             )
 
 
-def refuse_network(module):
-    """Refuse what has no per-sample gradient, or not in a precision of ours."""
+def accepted(module):
+    """The module, or a copy in single precision of one in bfloat16.
+
+    Refused is what has no per-sample gradient, or not in a precision of ours.
+    """
+    module = _in_single_precision(module)
     if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
         raise ValueError(
             "The network is or contains a ScriptModule, whose layers can't be observed; pass the "
@@ -109,6 +115,21 @@ def refuse_network(module):
                 "other layer's output then depends on which rows were looked up before. Untie "
                 "the weight or set max_norm=None."
             )
+    return module
+
+
+def _in_single_precision(module):
+    dtypes = {p.dtype for p in module.parameters()}
+    if torch.bfloat16 not in dtypes or not dtypes <= {torch.bfloat16, torch.float32}:
+        return module
+    warnings.warn(
+        "The network's parameters are in bfloat16, in which sums of gradients lose most digits: "
+        "its kernel is computed in a copy of it in float32. Pass net.float() to keep one copy.",
+        UserWarning,
+        stacklevel=4,
+    )
+    with exclusive(module):
+        return copy.deepcopy(module).float()
 
 
 def _refuse_parameter(name, p):

@@ -10,7 +10,7 @@ from sklearn.utils import Bunch, check_random_state
 from .._engine.cotangents import require_columns
 from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows, to_batch
-from .._engine.parameters import refuse_network, select_parameters
+from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
 from .._skorch.nets import logits_module
@@ -107,8 +107,7 @@ def difficulty_correlation(
     >>> result.correlation[0] < result.correlation[1]
     np.True_
     """
-    module = logits_module(net)
-    refuse_network(module)
+    module = accepted(logits_module(net))
     names = select_parameters(module, None)
     require_learning_rate(learning_rate)
     require_integer("n_epochs", n_epochs)

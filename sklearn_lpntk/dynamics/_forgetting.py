@@ -12,7 +12,7 @@ from .._engine.cotangents import require_columns
 from .._engine.directional import DirectionalDerivative, mean_gradient
 from .._engine.evaluate import require_sane
 from .._engine.inputs import checked_forward, n_rows, take, to_batch
-from .._engine.parameters import refuse_network, select_parameters
+from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
 from .._skorch.nets import logits_module
@@ -149,8 +149,7 @@ def predict_forgetting(
     >>> found.actual.sum() > 10, found.f1 > 0.9
     (np.True_, True)
     """
-    module = logits_module(net)
-    refuse_network(module)
+    module = accepted(logits_module(net))
     require_learning_rate(learning_rate)
     X = as_inputs(X)
     y = torch.as_tensor(as_columns(y, n_rows(X)))

@@ -11,7 +11,7 @@ from .._engine.cotangents import find_cotangent
 from .._engine.directional import DirectionalDerivative, mean_gradient
 from .._engine.evaluate import all_logits, batches_of, require_sane
 from .._engine.inputs import n_rows
-from .._engine.parameters import refuse_network, select_parameters
+from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._features import as_columns, as_inputs
 from .._skorch.nets import logits_module
@@ -136,8 +136,7 @@ def predict_update(
     >>> step.delta_proba[0, 2] > 0  # learning a sample makes its label likelier
     np.True_
     """
-    module = logits_module(net)
-    refuse_network(module)
+    module = accepted(logits_module(net))
     X_probe = as_inputs(X_probe, "X_probe")
     if method not in ("jvp", "ntk"):
         raise ValueError(f"method must be 'jvp' or 'ntk'; got {method!r}.")
