@@ -95,10 +95,11 @@ def structure_of(blocks):
     return found
 
 
-def blocks_of(calls, parameters, n, apart=frozenset()):
-    """The blocks of the calls of one batch of n samples, in order of their first use.
+def blocks_of(calls, parameters, recorder, rooms, apart=frozenset()):
+    """The blocks of the calls of one batch that was recorded, in order of their first use.
 
-    Parameters in ``apart`` have a block of their own, in their own order.
+    Parameters in ``apart`` have a block of their own, in their own order. ``rooms`` has arrays
+    by key that written-out gradients may go to.
     """
     used = {}
     for call in calls:
@@ -115,7 +116,8 @@ def blocks_of(calls, parameters, n, apart=frozenset()):
     for name, own in sources.items():
         bias = biases.get(id(own[0].weight.tensor)) if len(own) == 1 else None
         try:
-            blocks += _blocks(name, parameters, own, bias, pulled, n, name in apart)
+            found = _blocks(name, parameters, own, bias, pulled, recorder, name in apart)
+            blocks += [_block(*args, rooms=rooms) for args in found]
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, LookupError) as error:
@@ -145,27 +147,24 @@ def _keeps_bias(call, role):
     return role == "weight" and plain and kept and "bias" in call.weights
 
 
-def _blocks(name, parameters, sources, bias, pulled, n, apart):
-    """The blocks of one parameter, given what is made of it."""
-    p = parameters[name]
+def _blocks(name, parameters, sources, bias, pulled, recorder, apart):
+    """What the blocks of one parameter are made of, given what is made of it."""
+    p, n = parameters[name], recorder.n
     if len(sources) == 1 and sources[0].weight.name == name:
         term = sources[0].term(n, with_bias=bias is not None)
-        return [_block(name, name, p, term.entries(p.shape) if apart else term, None, bias)]
+        return [(name, name, p, term.entries(p.shape) if apart else term, None, bias)]
     views = [_view_of(one.weight, p) for one in sources]
     if not apart and all(views) and _are_disjoint(tuple(views), p.numel()):
         keys = [name if len(views) == 1 else f"{name}[{k}]" for k in range(len(views))]
-        return [
-            _block(key, name, p, one.term(n), view)
-            for key, one, view in zip(keys, sources, views)
-        ]  # fmt: skip
-    parts = [_pulled(one, parameters, pulled, n)[name] for one in sources]
-    return [_block(name, name, p, Entries(functools.reduce(torch.add, parts)))]
+        return [(k, name, p, one.term(n), v) for k, one, v in zip(keys, sources, views)]
+    parts = [_pulled(one, parameters, pulled, recorder)[name] for one in sources]
+    return [(name, name, p, Entries(functools.reduce(torch.add, parts)))]
 
 
-def _block(key, name, p, term, view=None, bias=None):
+def _block(key, name, p, term, view=None, bias=None, *, rooms):
     shape = p.shape if view is None else torch.Size(view[0])
     if isinstance(term, (Positions, Matrices)):
-        factor = _matrix_factor(term)
+        factor = _matrix_factor(term, rooms.get(key))
         matrix = (*factor.outer, term.transposed)
         if bias is None:
             return Block(key, factor, [Place(name, p.shape, view, matrix if matrix[2] else None)])
@@ -180,9 +179,9 @@ def _block(key, name, p, term, view=None, bias=None):
     return Block(key, factor, [Place(name, p.shape, view)])
 
 
-def _matrix_factor(term):
+def _matrix_factor(term, room):
     if isinstance(term, Positions):
-        return outer_factor(term.a, term.g, dense=None)
+        return outer_factor(term.a, term.g, room=room)
     return Dense(term.phi.flatten(2).flatten(0, 1), term.phi.shape[1], term.phi.shape[2:])
 
 
@@ -207,31 +206,35 @@ def _are_disjoint(views, n_numbers):
     return True
 
 
-def _pulled(one, parameters, pulled, n):
+def _pulled(one, parameters, pulled, recorder):
     """Gradients of the parameters that a weight is made of: dict of name -> (n, R, *shape)."""
     weight = one.weight
     if id(weight) not in pulled:
-        phi = one.term(n).entries(weight.tensor.shape).phi
+        phi = one.term(recorder.n).entries(weight.tensor.shape).phi
         if weight.name is not None:
             pulled[id(weight)] = {weight.name: phi}
         else:
-            names = sorted(weight.names)
-            rows = phi.flatten(0, 1)
-            found = torch.autograd.grad(
-                weight.tensor,
-                [parameters[name] for name in names],
-                rows,
-                is_grads_batched=True,
-                retain_graph=True,
-                allow_unused=True,
-            )
-            pulled[id(weight)] = {
-                name: phi.new_zeros(*phi.shape[:2], *parameters[name].shape)
-                if g is None
-                else g.unflatten(0, phi.shape[:2])
-                for name, g in zip(names, found)
-            }
+            with recorder:  # activation checkpointing runs operations again
+                pulled[id(weight)] = _pulled_back(weight, parameters, phi)
     return pulled[id(weight)]
+
+
+def _pulled_back(weight, parameters, phi):
+    names = sorted(weight.names)
+    found = torch.autograd.grad(
+        weight.tensor,
+        [parameters[name] for name in names],
+        phi.flatten(0, 1),
+        is_grads_batched=True,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return {
+        name: phi.new_zeros(*phi.shape[:2], *parameters[name].shape)
+        if g is None
+        else g.unflatten(0, phi.shape[:2])
+        for name, g in zip(names, found)
+    }
 
 
 def _cat(parts, axis):

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -19,6 +20,7 @@ from .trace import Tracer
 
 BATCH_BYTES = 2**26  # what a batch makes on its way: it stays in the allocator
 MOST_ROWS = 256
+PROVED = 16  # samples in the first batch, by which numbers prove the rules
 
 
 @dataclass
@@ -119,10 +121,11 @@ class Extractor:
             if check is not None:
                 check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
             step, structure = self._rows_of_a_batch(tracer, X), dict(plan.structure)
-            for start in range(0, n, step):
-                rows = slice(start, min(start + step, n))
+            first = min(step, n, PROVED) if check is not None else min(step, n)
+            for rows in (slice(0, first), *_batches(first, n, step)):
                 x = to_batch(X, rows, like.dtype, like.device)
-                trace = tracer(x, y[rows].to(like.device))
+                rooms = sink.rooms(n_rows(x)) if sketch is None else {}
+                trace = tracer(x, y[rows].to(like.device), rooms)
                 if check is not None:
                     check.batch(x, trace)
                 _take_in(findings, trace)
@@ -178,6 +181,10 @@ class _Limited(Collected):
         super().__init__(n_samples)
         self._limit, self.fits, self.last = limit, True, None
 
+    def rooms(self, n_samples):
+        """Where the next batch will be, if it is kept."""
+        return super().rooms(n_samples) if self.fits else {}
+
     def add(self, batch):
         """Take in the next batch, if all of its kind will fit."""
         if self.last is None and self._limit is not None:
@@ -185,6 +192,13 @@ class _Limited(Collected):
         self.last = batch
         if self.fits:
             super().add(batch)
+
+
+def _batches(first, n, step):
+    """Slices of at most ``step`` rows from the first on, as even as can be."""
+    count = -(-(n - first) // step)
+    bounds = [first + (n - first) * k // count for k in range(count)] + [n] if count else []
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _take_in(findings, trace):

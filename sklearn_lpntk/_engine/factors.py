@@ -62,7 +62,7 @@ class Dense:
 
     def magnitudes(self):
         """Norms of the rows, of shape (n * R,); for sums of products, at least these."""
-        return self.phi.norm(dim=1)
+        return _lengths(self.phi)
 
     def zeros(self, n_samples):
         return self._like(self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns))
@@ -132,10 +132,10 @@ class Outer:
         return self._like(self.a if indices else self.a.to(target), self.g.to(target))
 
     def magnitudes(self):
-        return (self._g_by_sample().norm(dim=3) * self._a_norms().unsqueeze(2)).sum(0).flatten()
+        return (_lengths(self._g_by_sample()) * self._a_norms().unsqueeze(2)).sum(0).flatten()
 
     def _a_norms(self):
-        return self.a.norm(dim=2)
+        return _lengths(self.a)
 
     def _like(self, a, g):
         return Outer(a, g, self.n_cotangents)
@@ -285,7 +285,7 @@ class Unit(Outer):
         return Outer(self.a, self.g, self.n_cotangents)
 
     def magnitudes(self):
-        return self.a[0].norm(dim=1).repeat_interleave(self.n_cotangents)
+        return _lengths(self.a[0]).repeat_interleave(self.n_cotangents)
 
     def weighted_sum(self, weights):
         return (weights.T @ self.a[0]).reshape(-1)
@@ -360,10 +360,11 @@ def _without_units(factors):
     return [f.plain() if isinstance(f, Unit) else f for f in factors]
 
 
-def outer_factor(a, g, *, dense):
+def outer_factor(a, g, *, dense=None, room=None):
     """The factor of ``a: (n, T, D)`` and ``g: (n, R, T, O)``.
 
-    ``dense=None`` chooses what costs fewer multiplications a pair of samples.
+    ``dense=None`` chooses what costs fewer multiplications a pair of samples; the product is
+    written into ``room``, where that has its size.
     """
     n, n_cotangents, n_positions, width = g.shape
     depth = a.shape[2]
@@ -373,8 +374,11 @@ def outer_factor(a, g, *, dense):
         dense = is_dense_cheaper(n_positions, depth, width)
     if dense:
         g = g.transpose(2, 3).reshape(n, n_cotangents * width, n_positions)
-        phi = (g @ a).reshape(n * n_cotangents, width * depth)
-        return Dense(phi, n_cotangents, (width, depth))
+        shape = n * n_cotangents, width * depth
+        if room is None or (room.shape, room.dtype) != (shape, g.dtype):
+            room = g.new_empty(shape)
+        torch.bmm(g, a, out=room.view(len(g), -1, depth))
+        return Dense(room, n_cotangents, (width, depth))
     return Outer(a.transpose(0, 1).contiguous(), _position_major(g), n_cotangents)
 
 
@@ -436,6 +440,11 @@ def _with_rows(x):
     """A matrix with rows of zeros appended up to a number that makes products bit-stable."""
     missing = padded(len(x), 1, x.dtype) - len(x)
     return torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
+
+
+def _lengths(x):
+    """Norms along the last axis; squares of what single precision holds may leave its range."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
 
 
 def _scaled(rows, R):

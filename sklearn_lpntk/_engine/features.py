@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .factors import alike, padded, slices
+from .factors import Dense, alike, padded, slices
 from .session import full_precision
 
 
@@ -168,8 +168,15 @@ class Collected:
     def __init__(self, n_samples):
         self.n_samples, self._parts, self._filled = n_samples, [], 0
 
+    def rooms(self, n_samples):
+        """Where written-out gradients of the next batch will be: dict of key -> array."""
+        if len(self._parts) != 1 or self._filled + n_samples > self.n_samples:
+            return {}
+        room = self._parts[0].take(slice(self._filled, self._filled + n_samples))
+        return {key: f.phi for key, f in room.factors.items() if isinstance(f, Dense)}
+
     def add(self, batch):
-        """Take in the next batch."""
+        """Take in the next batch, unless it is in its room already."""
         if batch.n_samples == self.n_samples:
             self._parts.append(batch)
             return
@@ -178,7 +185,8 @@ class Collected:
         rows = slice(self._filled, self._filled + batch.n_samples)
         if len(self._parts) == 1 and self._parts[0].layout == batch.layout:
             for target, given in zip(self._parts[0].take(rows).tensors, batch.tensors):
-                target.copy_(given)
+                if target.data_ptr() != given.data_ptr():
+                    target.copy_(given)
             self._filled = rows.stop
         else:
             self._parts.append(batch)

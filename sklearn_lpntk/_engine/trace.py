@@ -57,8 +57,8 @@ class Tracer:
             self.module, x, self.dtype, any_shape=self.objective.any_shape, prepare=label
         )
 
-    def __call__(self, x, y):
-        """Trace a batch."""
+    def __call__(self, x, y, rooms=None):
+        """Trace a batch; ``rooms`` has arrays by key that written-out gradients may go to."""
         n = n_rows(x)
         with self.recorder(n) as recorder:
             logits = self.forward(recorder, x)
@@ -68,8 +68,8 @@ class Tracer:
             self._require_seen(recorder, scalars)
             with explained():
                 self._backward(recorder.calls, scalars)
-            calls = [c for c in recorder.calls if any(g is not None for g in c.gradients)]
-            blocks = self._blocks(calls, n)
+        calls = [c for c in recorder.calls if any(g is not None for g in c.gradients)]
+        blocks = self._blocks(calls, recorder, rooms or {})
         slow = self._slow(x, y, logits, scalars)
         path = (*recorder.path, *(call.use.signature for call in calls))
         return Trace(blocks, slow, calls, logits.detach(), scalars, known, path)
@@ -94,9 +94,9 @@ class Tracer:
             for call, gradient in zip(calls, gradients, strict=True):
                 call.gradients.append(gradient)
 
-    def _blocks(self, calls, n):
+    def _blocks(self, calls, recorder, rooms):
         try:
-            return blocks_of(calls, self.parameters, n, self.plan.apart)
+            return blocks_of(calls, self.parameters, recorder, rooms, self.plan.apart)
         except NoRule as error:
             names = self.plan.autograd | error.names
             raise Refuted(self.plan.but(autograd=names)) from error

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from ..samples import by_sample
 from .elementwise import batched_product
@@ -23,7 +22,13 @@ class LinearUse(Use):
         if role == "bias":
             return Entries(g.sum(2))
         a = by_sample(self.x, call.where, n, 1).to(g.dtype)
-        return Positions(F.pad(a, (0, 1), value=1.0) if with_bias else a, g, self.transposed)
+        return Positions(_with_ones(a) if with_bias else a, g, self.transposed)
+
+
+def _with_ones(a):
+    out = a.new_empty(*a.shape[:2], a.shape[2] + 1)
+    out[..., :-1], out[..., -1] = a, 1
+    return out
 
 
 class Linear:
