@@ -214,20 +214,17 @@ def _pulled(one, parameters, pulled, recorder):
         if weight.name is not None:
             pulled[id(weight)] = {weight.name: phi}
         else:
-            with recorder:  # activation checkpointing runs operations again
-                pulled[id(weight)] = _pulled_back(weight, parameters, phi)
+            pulled[id(weight)] = _pulled_back(weight, parameters, phi, recorder)
     return pulled[id(weight)]
 
 
-def _pulled_back(weight, parameters, phi):
+def _pulled_back(weight, parameters, phi, recorder):
     names = sorted(weight.names)
-    found = torch.autograd.grad(
+    found = recorder.gradients(
         weight.tensor,
         [parameters[name] for name in names],
         phi.flatten(0, 1),
         is_grads_batched=True,
-        retain_graph=True,
-        allow_unused=True,
     )
     return {
         name: phi.new_zeros(*phi.shape[:2], *parameters[name].shape)

@@ -13,10 +13,10 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from .compositions import COMPOSED
+from .compositions import COMPOSED, opened
 from .names import name_of
 from .rules import RULES
-from .samples import CONSTANT, UNKNOWN, Operation, Samples, _item, aligned, guesses, label
+from .samples import CONSTANT, UNKNOWN, Operation, Samples, assigned, guesses, label, tensors_in
 
 _LABEL = "_sample_axis"  # attribute of tensors that operations make
 
@@ -51,8 +51,7 @@ class Call:
 class Recorder(TorchFunctionMode):
     """Records the operations that parameters take part in, and labels every tensor.
 
-    Enter it for the forward pass, set ``recording`` to False, and leave it after the backward
-    pass: activation checkpointing runs operations again there.
+    Enter it for the forward pass, and set ``recording`` to False.
 
     Attributes
     ----------
@@ -75,7 +74,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, name_of(function)
-        tensors = list(_tensors((args, kwargs)))
+        tensors = tensors_in((args, kwargs))
         weights = [self.weights[id(t)] for t in tensors if id(t) in self.weights]
         weights = weights if torch.is_grad_enabled() else []
         if name in COMPOSED and (weights or name == "multi_head_attention_forward"):
@@ -86,10 +85,19 @@ class Recorder(TorchFunctionMode):
         constant = all(self.label_of(t) == CONSTANT for t in tensors)
         if weights and not constant:
             return self._use(name, function, args, kwargs, weights)
+        versions = [_version(t) for t in tensors] if weights else []
         out = self.run(name, function, args, kwargs)
         if weights:
-            self._derive((name, function, args, kwargs), out, weights)
+            self._derive((name, function, args, kwargs, versions), out, weights)
         return out
+
+    def gradients(self, outputs, inputs, weights, **options):
+        """`torch.autograd.grad`; operations that run again meanwhile do what they did before.
+
+        Activation checkpointing runs them again.
+        """
+        with self:
+            return _GRAD(outputs, inputs, weights, retain_graph=True, allow_unused=True, **options)
 
     # -- labels ---------------------------------------------------------------------------
 
@@ -113,14 +121,14 @@ class Recorder(TorchFunctionMode):
         self.path.append(name)
         base = self._base(name, function, args)
         out = function(*args, **kwargs)
-        tensors = list(_tensors((args, kwargs)))
+        tensors = tensors_in((args, kwargs))
         operation = Operation(function, args, kwargs, self.label_of, self.n)
         if name == "__setitem__":
             where = self._after_assignment(operation)
             self.set_label(args[0], where)
         else:
             where = CONSTANT
-            labels = [(o, label(name, operation, o, tensors)) for o in _tensors(out)]
+            labels = [(o, label(name, operation, o, tensors)) for o in tensors_in(out)]
             for o, where in labels:
                 self.set_label(o, where)
                 self.n_bytes += 0 if o._is_view() else o.numel() * o.element_size()
@@ -139,24 +147,12 @@ class Recorder(TorchFunctionMode):
     def _after_assignment(self, operation):
         """The label of ``x`` after ``x[index] = value``, where x had it before."""
         x, index, value = operation.args
-        mine = getattr(x, _LABEL, (UNKNOWN, 0))[0]
-        mine = self._own[id(x)][0] if id(x) in self._own else mine
-        others = {self.label_of(t) for t in _tensors((index, value))}
-        if others <= {CONSTANT}:
-            return mine
-        if UNKNOWN in others | {mine} or self.n == 1:
+        mine = self._own[id(x)][0] if id(x) in self._own else getattr(x, _LABEL, (UNKNOWN, 0))[0]
+        before = operation._replace(label_of=lambda t: mine if t is x else self.label_of(t))
+        try:
+            return assigned(x, index, value, before)
+        except (LookupError, RuntimeError, TypeError, ValueError):
             return UNKNOWN
-        indexed = {self.label_of(t) for t in _tensors(index)}
-        if indexed - {CONSTANT}:
-            return mine if indexed == {mine} and not list(_tensors(value)) else UNKNOWN
-        own = self.label_of(value)
-        candidates = [own._replace(axis=a) for a in range(x.ndim)] if mine == CONSTANT else [mine]
-        for where in candidates:
-            if x.shape[where.axis] == where.outer * self.n * where.inner:
-                shown = Operation(None, (x, index), {}, lambda t, w=where: w, self.n)
-                if _item(shown, None) == aligned([(value, own)], x[index].ndim):
-                    return where
-        return UNKNOWN
 
     # -- weights --------------------------------------------------------------------------
 
@@ -164,26 +160,28 @@ class Recorder(TorchFunctionMode):
         """The weight that a tensor is, or None."""
         return self.weights.get(id(tensor)) if isinstance(tensor, torch.Tensor) else None
 
-    def redone(self, weight, axis):
+    def redone(self, weight, where):
         """A weight computed again where it meets samples: what went into it is one row a sample.
 
         A state of zeros with which a loop begins is a constant, until it is added to them.
         """
-        if weight.origin is None or weight.tensor.shape[axis] != self.n:
+        if weight.origin is None or weight.tensor.shape[where.axis] != where.size(self.n):
             return None
-        name, function, args, kwargs, position = weight.origin
-        tensors = list(_tensors((args, kwargs)))
+        name, function, args, kwargs, versions, position = weight.origin
+        tensors = tensors_in((args, kwargs))
+        if versions != [_version(t) for t in tensors]:
+            return None  # by now, it would come out otherwise
         if name in _PIECES and len(tensors) == 1:
-            whole = self.redone(self.weight(tensors[0]), axis)
+            whole = self.redone(self.weight(tensors[0]), where)
             pieces = whole is not None and self.run(name, function, (whole, *args[1:]), kwargs)
             return pieces[position] if pieces else None
         others = [t for t in tensors if not self.weight(t)]
         if name not in RULES or len(others) != 1:
             return None
         (constant,) = others
-        if constant.ndim <= axis or constant.shape[axis] != self.n:
+        if constant.ndim <= where.axis or constant.shape[where.axis] != where.size(self.n):
             return None
-        self.set_label(constant, Samples(axis))
+        self.set_label(constant, where)
         try:
             weights = [self.weight(t) for t in tensors if self.weight(t)]
             return self._use(name, function, args, kwargs, weights)
@@ -193,7 +191,7 @@ class Recorder(TorchFunctionMode):
     def _derive(self, origin, out, weights):
         name = origin[0]
         names = frozenset().union(*(w.names for w in weights))
-        for position, tensor in enumerate(_tensors(out)):
+        for position, tensor in enumerate(tensors_in(out)):
             if not tensor.requires_grad or id(tensor) in self.weights:
                 continue
             axis = self._new_axis(tensor, weights[0].tensor) if name in _EXPANSIONS else None
@@ -215,18 +213,18 @@ class Recorder(TorchFunctionMode):
         return next((axis for axis, (old, new) in pairs if old == 1 and new == self.n), None)
 
     def _use(self, name, function, args, kwargs, weights):
-        if name in RULES and not any(map(_is_wrapped, _tensors((args, kwargs)))):
+        if name in RULES and not any(map(_is_strange, tensors_in((args, kwargs)))):
             found = RULES[name].apply(self, name, function, args, kwargs)
             if found is not NotImplemented:
                 return found
         out = self.run(name, function, args, kwargs)
-        if self.recording and any(t.requires_grad for t in _tensors(out)):
+        if self.recording and any(t.requires_grad for t in tensors_in(out)):
             self.opaque |= frozenset().union(*(w.names for w in weights))
         return out
 
     def record(self, use, weights, out, args):
         """Note a call with weights (role -> tensor or None); returns its output to go on with."""
-        behind = [t.grad_fn for t in _tensors(args) if not self.weight(t) and t.grad_fn]
+        behind = [t.grad_fn for t in tensors_in(args) if not self.weight(t) and t.grad_fn]
         weights = {role: self.weight(t) for role, t in weights.items() if self.weight(t)}
         if not out.requires_grad or not self.recording:
             return self._separated(out)
@@ -283,17 +281,6 @@ def _constants(module):
         yield from (v for v in vars(child).values() if isinstance(v, torch.Tensor))
 
 
-def _tensors(value):
-    """All tensors in nested arguments."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
-
-
 def _version(tensor):
     """How often a tensor was written to; those of inference mode don't tell."""
     return 0 if tensor.is_inference() else tensor._version
@@ -304,7 +291,12 @@ def _is_in_place(function):
     return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+def _is_strange(tensor):
+    """Whether a tensor is of a transform of functions, or complex."""
+    return tensor.is_complex() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+_GRAD = opened(torch.autograd.grad)
 
 
 def hidden_uses(scalars, calls, parameters):
@@ -312,11 +304,21 @@ def hidden_uses(scalars, calls, parameters):
 
     Custom functions and compiled code hide what they do, but not from the graph: it is walked,
     and where it comes to a recorded call, it is left for what the call's other arguments come
-    from. Whatever parameter is still met takes part in something that nobody saw.
+    from. Whatever parameter is still met takes part in something that nobody saw. So does one
+    that a derived weight comes from, if that was not seen.
     """
     recorded = {call.edge.node: call.behind for call in calls}
-    names, found, seen = {id(p): name for name, p in parameters.items()}, set(), set()
-    waiting = [scalars.grad_fn]
+    names, seen = {id(p): name for name, p in parameters.items()}, set()
+    found = _met([scalars.grad_fn], recorded, names, seen)
+    derived = {id(w): w for call in calls for w in call.weights.values() if w.name is None}
+    for weight in derived.values():
+        found |= _met([weight.tensor.grad_fn], {}, names, set()) - weight.names
+    return frozenset(found)
+
+
+def _met(waiting, recorded, names, seen):
+    """Names of the leaves of a graph, which is left at recorded nodes for what is behind them."""
+    found = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -327,4 +329,4 @@ def hidden_uses(scalars, calls, parameters):
             continue
         found |= {names[id(v)] for v in [getattr(node, "variable", None)] if id(v) in names}
         waiting += [following for following, _ in node.next_functions]
-    return frozenset(found)
+    return found

@@ -22,17 +22,22 @@ NOISE = 20  # in units of what a backward pass at another scale differs by
 
 
 class SelfCheck:
-    """Checks the batches of one run of a `Tracer`."""
+    """Checks the batches of one run of a `Tracer`.
 
-    def __init__(self, tracer):
+    Rows that were checked before, on the paths ``proved``, are so no more where structure tells
+    of which samples they are.
+    """
+
+    def __init__(self, tracer, proved=None):
         self.tracer, self.module, self.plan = tracer, tracer.module, tracer.plan
         self.active = tracer.device.type != "meta"
-        self._first, self._rows_since, self._verified = True, 0, set()
+        self._first, self._rows_since = True, 0
+        self._again, self.proved = proved is not None, proved or set()
         self._generator = torch.Generator().manual_seed(0)
 
     def before(self, x):
         """Before the first batch is traced: a row's logits must not depend on the others."""
-        if self.active:
+        if self.active and not self._again:
             shape = self.tracer.objective.any_shape
             require_independent_rows(self.module, x, self.tracer.dtype, any_shape=shape)
 
@@ -40,17 +45,18 @@ class SelfCheck:
         """After a batch was traced."""
         if not self.active:
             return
-        _require_finite(trace)
-        self._require_same_logits(x, trace)
+        if not self._again:
+            _require_finite(trace)
+            self._require_same_logits(x, trace)
         if not trace.scalars.requires_grad:
             raise ValueError(
                 "The network's output does not depend on the selected parameters (or its forward "
                 "pass detaches it), so the kernel would be zero."
             )
-        if not trace.known or trace.path not in self._verified:
+        if not trace.known or trace.path not in self.proved:
             norms = _norms(trace)
             self._revise(trace, self._wrong(trace, self._weights(norms), norms))
-            self._verified.add(trace.path)
+            self.proved.add(trace.path)
         self._first = False
 
     def _weights(self, norms):
@@ -78,9 +84,12 @@ class SelfCheck:
         return self._above_noise(trace, weights, errors)
 
     def _above_noise(self, trace, weights, errors):
-        """Those among errors that rounding inside of the network doesn't explain."""
-        if not errors:
-            return set()
+        """Those among errors that rounding inside of the network doesn't explain.
+
+        It explains none where nothing else tells of which samples the rows are.
+        """
+        if not errors or (not trace.known and errors.keys() & self.tracer.covered.keys()):
+            return set(errors)
         one, other = (self._weighted_gradients(trace, c * weights) for c in (1.0, 1 / 3))
         noise = dict.fromkeys(errors, 0.0)
         for name in errors:
@@ -89,12 +98,10 @@ class SelfCheck:
         return {name for name, error in errors.items() if not error <= NOISE * noise[name]}
 
     def _weighted_gradients(self, trace, weights):
-        gradients = torch.autograd.grad(
+        gradients = trace.recorder.gradients(
             trace.scalars,
             list(self.tracer.parameters.values()),
             weights.view_as(trace.scalars).to(trace.scalars),
-            retain_graph=True,
-            allow_unused=True,
         )
         return dict(zip(self.tracer.parameters, gradients))
 
@@ -199,4 +206,6 @@ def _require_finite(trace):
 
 def _is_finite(tensor):
     """One pass, no temporary; NaN survives in the extremes."""
-    return all(torch.isfinite(extreme) for extreme in tensor.aminmax())
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return not tensor.numel() or all(torch.isfinite(extreme) for extreme in tensor.aminmax())

@@ -24,7 +24,7 @@ def _composes(names):
 # -- attention: Python, opened by a copy that does not ask for modes -----------------------
 
 
-def _opened(function):
+def opened(function):
     """The function with globals whose ``has_torch_function`` answers no."""
     blind = {
         key: (lambda *args: False)
@@ -42,7 +42,7 @@ def _opened(function):
     return copy
 
 
-_ATTENTION = _opened(F.multi_head_attention_forward)
+_ATTENTION = opened(F.multi_head_attention_forward)
 
 
 @_composes("multi_head_attention_forward")
@@ -197,7 +197,7 @@ def _named(flat, has_biases, projected):
 
 def _recurrent(kind):
     def compose(input, hx, flat, has_biases, num_layers, dropout, train, bidirectional, *rest):
-        if not isinstance(flat, (tuple, list)) or (train and dropout):
+        if not isinstance(has_biases, bool) or (train and dropout):
             return None  # a packed sequence, or random numbers
         (batch_first,) = rest
         states = tuple(hx) if kind == "lstm" else (hx,)

@@ -13,7 +13,7 @@ from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
 from .objectives import find_objective
 from .parameters import accepted, require_finite_state, select_parameters
-from .plan import Plan, require_alike, settle
+from .plan import Plan, Refuted, require_alike, settle
 from .session import borrowed
 from .sources import Recomputed
 from .trace import Tracer
@@ -27,11 +27,13 @@ PROVED = 16  # samples in the first batch, by which numbers prove the rules
 class Findings:
     """What runs showed about the network, to be warned of once.
 
-    ``probabilities`` says whether all outputs look like some, None where there were none.
+    ``probabilities`` says whether all outputs look like some, None where there were none;
+    ``paths`` are those on which the rules were proved.
     """
 
     probabilities: bool | None = None
     slow: set = field(default_factory=set)
+    paths: set = field(default_factory=set)
     structure: dict = field(default_factory=dict)
 
 
@@ -50,7 +52,7 @@ class Extractor:
         self.module, self.objective = accepted(module), find_objective(objective)
         self.batch_size, self.plan = batch_size, Plan() if plan is None else plan
         self.names = select_parameters(self.module, parameters)
-        self._warned_of = set(self.plan.autograd)
+        self._warned_of, self._paths = set(self.plan.autograd), set()
 
     @property
     def n_parameters(self):
@@ -87,22 +89,29 @@ class Extractor:
             return sink, self.run(plan, X, y, sink, sketch=sketch)
 
         (sink, findings), plan = settle(attempt, self.plan)
-        self.plan = plan.laid_out(findings.structure)
+        self.plan, self._paths = plan.laid_out(findings.structure), findings.paths
         self.warn(findings)
         if sink.fits:
             return sink.features()
         return Recomputed(self, X, _labels(y, n_rows(X)), sketch, sink.last)
 
     def again(self, X, y, sketch):
-        """Features that were computed and checked before."""
+        """Features that were computed and checked before; only other paths are checked now."""
         sink = Collected(n_rows(X))
-        self.run(self.plan, X, y, sink, sketch=sketch, checked=True)
+        try:
+            self.run(self.plan, X, y, sink, sketch=sketch, proved=self._paths)
+        except Refuted as refuted:
+            raise ValueError(
+                "The network takes samples apart in another way when they are computed again with "
+                "others, so that features that do not fit into memory can't be computed anew. Keep "
+                "them with store= or n_components=."
+            ) from refuted
         return sink.features()
 
-    def run(self, plan, X, y, sink, *, sketch=None, checked=False):
+    def run(self, plan, X, y, sink, *, sketch=None, proved=None):
         """Push the features into a sink batch by batch; what was found about the network.
 
-        They are checked unless they were before.
+        They are checked; where they were before, ``proved`` has the paths that need it no more.
 
         Raises
         ------
@@ -117,22 +126,20 @@ class Extractor:
         with borrowed(self.module, self.names):
             require_finite_state(self.module)
             tracer = Tracer(self.module, self.objective, self.names, plan)
-            check = None if checked else SelfCheck(tracer)
-            if check is not None:
-                check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
+            check = SelfCheck(tracer, proved)
+            check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
             step, structure = self._rows_of_a_batch(tracer, X), dict(plan.structure)
-            first = min(step, n, PROVED) if check is not None else min(step, n)
+            first = min(step, n, PROVED if proved is None else n)
             for rows in (slice(0, first), *_batches(first, n, step)):
                 x = to_batch(X, rows, like.dtype, like.device)
                 rooms = sink.rooms(n_rows(x)) if sketch is None else {}
                 trace = tracer(x, y[rows].to(like.device), rooms)
-                if check is not None:
-                    check.batch(x, trace)
+                check.batch(x, trace)
                 _take_in(findings, trace)
                 require_alike(plan, structure, structure_of(trace.blocks))
                 features = Features(trace.factors, _spec(trace, like), dict(structure))
                 sink.add(features if sketch is None else sketch(features))
-        findings.structure = structure
+        findings.structure, findings.paths = structure, check.proved
         return findings
 
     def rows_of_a_batch(self, X):

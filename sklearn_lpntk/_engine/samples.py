@@ -1,9 +1,10 @@
 """Where the samples are: the axis of a tensor that runs over them, followed through operations.
 
-A label says of a tensor that slice i along an axis depends on sample i and constants only. An
-operation keeps that up or it does not: what is not known to keep it gives `UNKNOWN`, and so does
-whatever is computed from it. So labels prove to whom a row belongs: logits that carry one have
-seen nothing but operations that leave samples apart.
+A label says of a tensor of whom each slice along an axis is: its gradients lead to that sample
+and to constants only. An operation keeps that up or it does not: what is not known to keep it
+gives `UNKNOWN`, and so does whatever is computed from it. So labels prove to whom a row belongs:
+logits that carry one have seen nothing but operations that leave samples apart, or put them where
+an index says.
 """
 
 import math
@@ -16,15 +17,53 @@ from .names import DIMENSION_FREE, ELEMENTWISE
 
 
 class Samples(NamedTuple):
-    """Along ``axis``, of length ``outer * n * inner``, entry j is of sample ``j // inner % n``."""
+    """Along ``axis``, of length ``outer * n * inner``, entry j is of sample ``j // inner % n``.
+
+    Where rows were picked or sorted, ``owners`` names the sample of every entry instead.
+    """
 
     axis: int
     outer: int = 1
     inner: int = 1
+    owners: tuple | None = None
+
+    def size(self, n):
+        """Length of the axis."""
+        return self.outer * n * self.inner if self.owners is None else len(self.owners)
+
+    def everyone(self, n):
+        """The sample of every entry."""
+        if self.owners is not None:
+            return self.owners
+        return tuple(j // self.inner % n for j in range(self.size(n)))
+
+    def repeated(self, outer, inner):
+        """The axis so many times over, each entry so many times."""
+        if self.owners is None:
+            return self._replace(outer=self.outer * outer, inner=self.inner * inner)
+        each = [owner for owner in self.owners for _ in range(inner)]
+        return self._replace(owners=tuple(each * outer))
+
+    def picked(self, index, n):
+        """Some entries, in the order of an index."""
+        everyone = self.everyone(n)
+        return owned(self.axis, [everyone[i] for i in index], n)
+
+
+def owned(axis, owners, n):
+    """A label by the sample of every entry."""
+    owners, times = tuple(owners), max(1, len(owners) // n)
+    for simple in (Samples(axis, outer=times), Samples(axis, inner=times)):
+        if simple.size(n) == len(owners) and simple.everyone(n) == owners:
+            return simple
+    return Samples(axis, owners=owners)
 
 
 CONSTANT, UNKNOWN = "constant", "unknown"
 SINGLE = Samples(-1)  # all of a batch of one sample, whatever the axes
+
+
+_NUMPYS = {"dim": "axis", "dims": "axis"}  # names that torch takes, too
 
 
 class Operation(NamedTuple):
@@ -38,14 +77,15 @@ class Operation(NamedTuple):
 
     def get(self, position, name, default=None):
         """An argument by position or name."""
-        if name in self.kwargs:
-            return self.kwargs[name]
+        for known in (name, _NUMPYS.get(name)):
+            if known in self.kwargs:
+                return self.kwargs[known]
         return self.args[position] if len(self.args) > position else default
 
 
 def label(name, operation, out, tensors):
     """The label of one output of an operation, given all tensors among its arguments."""
-    labels = {operation.label_of(t) for t in tensors}
+    labels = {operation.label_of(t) for t in _followed(name, operation, tensors)}
     if labels <= {CONSTANT}:
         return CONSTANT
     if UNKNOWN in labels:
@@ -56,12 +96,19 @@ def label(name, operation, out, tensors):
         found = _FOLLOWED[name](operation, out) if name in _FOLLOWED else None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         found = None  # arguments in a form that is not foreseen
-    return UNKNOWN if found is None or not _fits(found, out, operation.n) else found
+    fits = isinstance(found, Samples) and 0 <= found.axis < out.ndim
+    return found if fits and out.shape[found.axis] == found.size(operation.n) else UNKNOWN
 
 
-def _fits(label, out, n):
-    size = out.shape[label.axis] if 0 <= label.axis < out.ndim else -1
-    return size == label.outer * n * label.inner
+def _followed(name, operation, tensors):
+    """Tensors that count: an index leads no gradient, it is known where it picks rows from."""
+    if name not in ("__getitem__", "index_select", "index_put", "index_add", "index_copy"):
+        return tensors
+    x = operation.args[0]
+    if operation.label_of(x) in (CONSTANT, UNKNOWN) and name in ("__getitem__", "index_select"):
+        return tensors
+    values = [t for t in tensors if t.is_floating_point() or t.is_complex()]
+    return [x, *(t for t in values if t is not x)]
 
 
 def by_sample(x, where, n, kept):
@@ -69,9 +116,22 @@ def by_sample(x, where, n, kept):
     tail = x.shape[x.ndim - kept :] if kept else ()
     if where.axis < 0:
         return x.reshape(1, -1, *tail)
-    if where.axis or where.outer > 1:
+    if where.owners is not None:
+        x = _by_owner(x.movedim(where.axis, 0), where.owners, n)
+    elif where.axis or where.outer > 1:
         x = x.unflatten(where.axis, (where.outer, n, where.inner)).movedim(where.axis + 1, 0)
     return x.reshape(n, -1, *tail)
+
+
+def _by_owner(x, owners, n):
+    """Rows as (n, most of one sample, ...), zero where a sample has fewer."""
+    count, places = [0] * n, []
+    for owner in owners:
+        places.append(count[owner])
+        count[owner] += 1
+    out = x.new_zeros(n, max(count), *x.shape[1:])
+    out[list(owners), places] = x
+    return out
 
 
 def guesses(shape, n):
@@ -91,12 +151,35 @@ def guesses(shape, n):
 _FOLLOWED = {}
 
 
-def _follows(names):
+def _follows(names, *, several=False):
+    """Register what follows operations: unless so said, only of their first argument."""
+
     def register(function):
-        _FOLLOWED.update(dict.fromkeys(names.split(), function))
+        follower = function if several else _of_the_first(function)
+        _FOLLOWED.update(dict.fromkeys(names.split(), follower))
         return function
 
     return register
+
+
+def _of_the_first(function):
+    def follow(operation, out):
+        others = tensors_in((operation.args[1:], operation.kwargs))
+        alone = all(operation.label_of(t) == CONSTANT for t in others)
+        return function(operation, out) if alone else None
+
+    return follow
+
+
+def tensors_in(value):
+    """All tensors in nested arguments: a list."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [t for one in value for t in tensors_in(one)]
 
 
 def _labelled(operation, tensors):
@@ -111,7 +194,7 @@ def aligned(pairs, ndim):
     return found.pop() if len(found) == 1 else None
 
 
-@_follows(ELEMENTWISE)
+@_follows(ELEMENTWISE, several=True)
 def _elementwise(operation, out):
     values = (*operation.args, *operation.kwargs.values())
     if len(values) == 1 and operation.function.__name__ == "where":
@@ -119,23 +202,28 @@ def _elementwise(operation, out):
     return aligned(_labelled(operation, values), out.ndim)
 
 
-@_follows("view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view ravel")
+@_follows("view reshape flatten unflatten squeeze unsqueeze _unsafe_view ravel")
+@_follows("view_as reshape_as", several=True)  # of the other, only the shape
 def _reshape(operation, out):
     x = operation.args[0]
     where, shape = operation.label_of(x), x.shape
-    step = where.inner * math.prod(shape[where.axis + 1 :])  # from one sample to the next
-    span = step * operation.n
+    # a pattern that repeats has n entries, one that does not is the whole axis
+    inner, n = (where.inner, operation.n) if where.owners is None else (1, len(where.owners))
+    step = inner * math.prod(shape[where.axis + 1 :])  # from one entry to the next
+    span = step * n
     below = math.prod(out.shape)
     for axis, size in enumerate(out.shape):
         above, below = below, below // size
         if step % below == 0 and above % span == 0 and x.numel() == out.numel():
-            return Samples(axis, above // span, step // below)
+            found = Samples(axis, owners=where.owners)
+            return found.repeated(above // span, step // below)
     return None
 
 
 @_follows("transpose swapaxes swapdims t T mT permute movedim moveaxis adjoint")
 @_follows("sum mean amax amin prod std var logsumexp norm vector_norm any all argmax argmin nansum")
-@_follows("max min median")
+@_follows("median")
+@_follows("max min", several=True)
 def _where_it_went(operation, out):
     """Axes that are permuted or reduced, found on a small array of distinct sizes."""
     x = operation.args[0]
@@ -151,16 +239,21 @@ def _where_it_went(operation, out):
 
 
 @_follows("softmax log_softmax softmin cumsum cumprod logcumsumexp sort argsort topk flip roll")
-@_follows("glu kthvalue renorm normalize cosine_similarity")
+@_follows("glu kthvalue renorm normalize")
+@_follows("cosine_similarity", several=True)
 def _along_other_axes(operation, out):
     x = operation.args[0]
     where, name = operation.label_of(x), operation.function.__name__
-    position = {"topk": 2, "kthvalue": 2, "roll": 2, "normalize": 2, "cosine_similarity": 2}
-    default = {"normalize": 1, "cosine_similarity": 1}.get(name, None if "softm" in name else -1)
-    dims = operation.get(position.get(name, 1), "dims" if name in ("flip", "roll") else "dim")
+    second = ("topk", "kthvalue", "roll", "renorm", "normalize", "cosine_similarity")
+    many = name in ("flip", "roll")
+    default = {"normalize": 1, "cosine_similarity": 1}.get(name)
+    default = -1 if name in ("sort", "argsort", "topk", "glu", "kthvalue") else default
+    dims = operation.get(2 if name in second else 1, "dims" if many else "dim")
     if name == "flip" and isinstance(dims, int):
         dims = operation.args[1:]  # x.flip(0, 1)
     dims = default if dims is None else dims
+    if dims is None:
+        return None  # over the ends of rows
     taken = [d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)]
     alike = {(y.ndim, own) for y, own in _labelled(operation, operation.args)}
     if where.axis in taken or len(alike) > 1:
@@ -169,38 +262,42 @@ def _along_other_axes(operation, out):
     return where._replace(axis=where.axis - shift)
 
 
-@_follows("chunk split split_with_sizes tensor_split narrow unfold index_select")
-@_follows("select unbind")
+@_follows("chunk split split_with_sizes tensor_split narrow unfold select unbind")
 def _pieces(operation, out):
     x = operation.args[0]
     where = operation.label_of(x)
     name = operation.function.__name__
-    first = name in ("select", "unbind", "narrow", "unfold", "index_select")
+    first = name in ("select", "unbind", "narrow", "unfold")
     axis = operation.get(1 if first else 2, "dim", 0) % x.ndim
     if name == "unfold" and out.ndim == x.ndim + 1:
         return None if axis == where.axis else where
     if name == "unfold":  # the function, on images
         return _images(operation, out)
-    return None if axis == where.axis else _shifted(where, axis, out.ndim - x.ndim)
+    change = out.ndim - x.ndim
+    if axis != where.axis:
+        return where._replace(axis=where.axis + (change if axis < where.axis else 0))
+    if change or not out._is_view():
+        return None
+    start = (out.storage_offset() - x.storage_offset()) // max(1, x.stride(axis))
+    return where.picked(range(start, start + out.shape[axis]), operation.n)
 
 
-def _shifted(where, axis, change):
-    return where._replace(axis=where.axis + (change if axis < where.axis else 0))
-
-
-@_follows("cat concat concatenate stack")
+@_follows("cat concat concatenate stack", several=True)
 def _joined(operation, out):
     parts = operation.get(0, "tensors")
-    found = {where for _, where in _labelled(operation, parts)}
-    axis = operation.get(1, "dim", 0) % out.ndim
-    where = found.pop()
-    change = out.ndim - parts[0].ndim
-    if found or (not change and where.axis == axis):
+    labels = [where for _, where in _labelled(operation, parts)]
+    where, axis, change = labels[0], operation.get(1, "dim", 0) % out.ndim, out.ndim - parts[0].ndim
+    if not change and {w.axis for w in labels} == {axis}:  # one after the other
+        n = operation.n
+        owners = [owner for w in labels for owner in w.everyone(n)]
+        return owned(axis, owners, n) if len(labels) == len(parts) else None
+    if set(labels) != {where} or (not change and where.axis == axis):
         return None
     return where._replace(axis=where.axis + (1 if change and axis <= where.axis else 0))
 
 
-@_follows("expand expand_as broadcast_to")
+@_follows("expand broadcast_to")
+@_follows("expand_as", several=True)
 def _expanded(operation, out):
     x = operation.args[0]
     return aligned([(x, operation.label_of(x))], out.ndim)
@@ -211,7 +308,7 @@ def _repeated(operation, out):
     x = operation.args[0]
     where = aligned([(x, operation.label_of(x))], out.ndim)
     times = out.shape[where.axis] // x.shape[operation.label_of(x).axis]
-    return where._replace(outer=where.outer * times)
+    return where.repeated(times, 1)
 
 
 @_follows("repeat_interleave")
@@ -220,53 +317,99 @@ def _repeated_one_by_one(operation, out):
     where, axis = operation.label_of(x), operation.get(2, "dim") % x.ndim
     if axis != where.axis:
         return where
-    return where._replace(inner=where.inner * times) if isinstance(times, int) else None
+    return where.repeated(1, times) if isinstance(times, int) else None
 
 
-@_follows("__getitem__")
+@_follows("__getitem__", several=True)
 def _item(operation, out):
     x, index = operation.args
     where = operation.label_of(x)
-    index = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(i, (torch.Tensor, list)) for i in index):
-        return _advanced_item(operation, x, index, where)
-    taken = sum(i is not None and i is not Ellipsis for i in index)
-    if Ellipsis not in index:
-        index = (*index, Ellipsis)
-    at = index.index(Ellipsis)
-    index = (*index[:at], *[slice(None)] * (x.ndim - taken), *index[at + 1 :])
+    entries = _entries(index, x.ndim)
+    tensors = [i for i, _, _ in entries if isinstance(i, torch.Tensor)]
     axis = position = 0
-    for i in index:
-        if i is None:
-            position += 1
-            continue
-        if axis == where.axis:
-            whole = isinstance(i, slice) and i.indices(x.shape[axis]) == (0, x.shape[axis], 1)
-            return where._replace(axis=position) if whole else None
-        axis, position = axis + 1, position + (not isinstance(i, int))
+    for i, taken, given in entries:
+        if axis <= where.axis < axis + taken:
+            rows = _rows_of(i, where.axis - axis, x.shape[where.axis], len(tensors))
+            if rows is None:
+                return None
+            if rows != range(x.shape[where.axis]):
+                where = where.picked(rows, operation.n)
+            return where._replace(axis=position)
+        # of several tensors, the first makes the axis that they share
+        again = isinstance(i, torch.Tensor) and i is not tensors[0]
+        axis, position = axis + taken, position + (0 if again else given)
     return None
 
 
-def _advanced_item(operation, x, index, where):
-    """Entries picked by tensors: one of each sample in order, or along other axes only."""
-    tensors = [i for i in index if isinstance(i, torch.Tensor)]
-    if any(i.dtype == torch.bool for i in tensors) or where[1:] != (1, 1):
-        return None
-    own = [operation.label_of(i) for i in tensors]
-    if where.axis == 0 and isinstance(index[0], torch.Tensor):
-        everyone = torch.arange(operation.n, device=x.device)
-        simple = all(isinstance(i, (torch.Tensor, int)) for i in index)
-        vectors = all(i.ndim == 1 for i in tensors) and set(own) <= {CONSTANT, Samples(0)}
-        if simple and vectors and torch.equal(index[0], everyone):
-            return Samples(0)
-        return None
-    plain = all(i == slice(None) for i in index[:-1] if not isinstance(i, torch.Tensor))
-    last_only = isinstance(index[-1], torch.Tensor) and len(tensors) == 1
-    first = where.axis < len(index) - 1 and set(own) == {CONSTANT}
-    return where if plain and last_only and first else None
+def _entries(index, ndim):
+    """Parts of an index that cover all axes: (part, axes that it takes, axes that it gives)."""
+    index = [*index] if isinstance(index, tuple) else [index]
+    index = [torch.as_tensor(i) if isinstance(i, list) else i for i in index]
+    if any(isinstance(i, bool) for i in index):
+        raise TypeError("An index of one boolean.")
+    taken = [0 if i is None or i is Ellipsis else _n_axes(i) for i in index]
+    missing = [(slice(None), 1, 1)] * (ndim - sum(taken))
+    out, filled = [], False
+    for i, axes in zip(index, taken):
+        if i is Ellipsis:
+            out, filled = out + missing, True
+        elif isinstance(i, torch.Tensor):
+            out.append((i, axes, i.ndim if i.dtype != torch.bool else 1))
+        else:
+            out.append((i, axes, int(i is None or isinstance(i, slice))))
+    return out if filled else out + missing
 
 
-@_follows("matmul bmm mm addmm baddbmm")
+def _n_axes(i):
+    return i.ndim if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1
+
+
+def _rows_of(i, offset, size, n_tensors):
+    """Entries that a part of an index picks along the axis of the samples; None if not a list."""
+    if isinstance(i, slice):
+        return range(*i.indices(size))
+    if not isinstance(i, torch.Tensor) or (n_tensors > 1 and (i.ndim, i.dtype) != (1, torch.int64)):
+        return None
+    if i.dtype == torch.bool:
+        return i.nonzero()[:, offset].tolist()
+    return i.tolist() if i.ndim == 1 else None
+
+
+@_follows("index_select", several=True)
+def _selected(operation, out):
+    x, axis, index = operation.args
+    where = operation.label_of(x)
+    return where.picked(index.tolist(), operation.n) if axis % x.ndim == where.axis else where
+
+
+@_follows("index_put index_add index_copy", several=True)
+def _placed(operation, out):
+    x, *given = operation.args
+    axis, index, value = given[:3] if isinstance(given[0], int) else (0, *given[:2])
+    if isinstance(index, torch.Tensor):
+        index = (*[slice(None)] * (axis % x.ndim), index)
+    return assigned(x, tuple(index), value, operation)
+
+
+def assigned(x, index, value, operation):
+    """The label of ``x`` after ``x[index] = value``: whose rows they were, they must be."""
+    mine, n = operation.label_of(x), operation.n
+    own = operation.label_of(value) if isinstance(value, torch.Tensor) else CONSTANT
+    if own == CONSTANT:
+        return mine
+    if UNKNOWN in (own, mine) or n == 1:
+        return UNKNOWN
+    candidates = [Samples(axis) for axis in range(x.ndim)] if mine == CONSTANT else [mine]
+    for where in candidates:
+        if x.shape[where.axis] == where.size(n):
+            shown = Operation(None, (x, index), {}, lambda t, w=where: w, n)
+            part = x[index]
+            if label("__getitem__", shown, part, [x]) == aligned([(value, own)], part.ndim):
+                return where
+    return UNKNOWN
+
+
+@_follows("matmul bmm mm addmm baddbmm", several=True)
 def _matmul(operation, out):
     *added, a, b = operation.args
     ndim = out.ndim + (a.ndim == 1) + (b.ndim == 1)
@@ -281,7 +424,7 @@ def _matmul(operation, out):
     return found.pop() if len(found) == 1 else None
 
 
-@_follows("einsum")
+@_follows("einsum", several=True)
 def _einsum(operation, out):
     equation, *operands = operation.args
     operands = operands[0] if isinstance(operands[0], (list, tuple)) else operands
@@ -297,14 +440,15 @@ def _einsum(operation, out):
     return None if "." in equation else Samples(right.index(letter), *sizes)
 
 
-@_follows("scaled_dot_product_attention")
+@_follows("scaled_dot_product_attention", several=True)
 def _attention(operation, out):
-    found = {w for _, w in _labelled(operation, operation.args[:3])}
-    where = found.pop()
-    return where if not found and where.axis < out.ndim - 2 else None
+    values = (*operation.args, *operation.kwargs.values())
+    where = aligned(_labelled(operation, values), out.ndim)
+    return where if where is not None and where.axis < out.ndim - 2 else None
 
 
-@_follows("linear layer_norm rms_norm pad embedding one_hot gather scatter scatter_add")
+@_follows("linear layer_norm rms_norm pad embedding one_hot")
+@_follows("gather scatter scatter_add", several=True)
 def _leading(operation, out):
     """Operations along the last axes."""
     x, name = operation.args[0], operation.function.__name__

@@ -24,6 +24,7 @@ class Trace:
     scalars: torch.Tensor
     known: bool  # whether the rows of every call are known to be of their samples
     path: tuple  # operations, and what was recorded of them
+    recorder: Recorder
 
     @property
     def factors(self):
@@ -65,14 +66,14 @@ class Tracer:
             recorder.recording = False
             known = recorder.label_of(logits) == Samples(0) or n == 1
             scalars = self.objective(logits, y)
-            self._require_seen(recorder, scalars)
-            with explained():
-                self._backward(recorder.calls, scalars)
+        self._require_seen(recorder, scalars)
+        with explained():
+            self._backward(recorder, scalars)
         calls = [c for c in recorder.calls if any(g is not None for g in c.gradients)]
         blocks = self._blocks(calls, recorder, rooms or {})
         slow = self._slow(x, y, logits, scalars)
         path = (*recorder.path, *(call.use.signature for call in calls))
-        return Trace(blocks, slow, calls, logits.detach(), scalars, known, path)
+        return Trace(blocks, slow, calls, logits.detach(), scalars, known, path, recorder)
 
     def _require_seen(self, recorder, scalars):
         if recorder.views_were_written_to and not self.plan.clone:
@@ -81,16 +82,12 @@ class Tracer:
         if recorder.opaque or hidden:
             raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque | hidden))
 
-    def _backward(self, calls, scalars):
+    def _backward(self, recorder, scalars):
         """Fill the gradients of the calls; no gradient of a weight is formed."""
+        calls = recorder.calls
         for r in range(scalars.shape[1] if calls and scalars.requires_grad else 0):
-            gradients = torch.autograd.grad(
-                scalars[:, r],
-                [call.edge for call in calls],
-                torch.ones_like(scalars[:, r]),
-                retain_graph=True,
-                allow_unused=True,
-            )
+            edges, ones = [call.edge for call in calls], torch.ones_like(scalars[:, r])
+            gradients = recorder.gradients(scalars[:, r], edges, ones)
             for call, gradient in zip(calls, gradients, strict=True):
                 call.gradients.append(gradient)
 

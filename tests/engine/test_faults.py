@@ -132,6 +132,9 @@ def test_threads_take_turns_with_a_network():
 
 def test_an_interrupt_with_its_traceback_kept_gives_the_network_back():
     class Sink:
+        def rooms(self, n_samples):
+            return {}
+
         def add(self, batch):
             raise KeyboardInterrupt
 

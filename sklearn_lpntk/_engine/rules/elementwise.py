@@ -80,9 +80,11 @@ def _place(recorder, tensor, where, from_end, guess):
     if where.axis < 0:
         return expanded(recorder, weight, guess)[0]
     if tensor.ndim >= from_end and tensor.shape[-from_end] != 1:
-        return recorder.redone(weight, tensor.ndim - from_end)
+        return recorder.redone(weight, where._replace(axis=tensor.ndim - from_end))
     lined = tensor.reshape((1,) * (from_end - tensor.ndim) + tuple(tensor.shape))
     copies = expanded(recorder, weight, guess).reshape(n, *lined.shape).squeeze(-from_end)
+    if where.owners is not None:
+        copies = copies[list(where.owners)]
     axis = lined.ndim - from_end
     out = copies.movedim(0, axis)
     if where.outer * where.inner > 1:
@@ -127,12 +129,13 @@ def _einsum(recorder, function, weight, at, terms, result, letters, operands):
     if recorder.n == 1:
         copies[at] = expanded(recorder, weight)[0]
     else:
-        ((letter, outer, inner),) = letters
+        ((letter, outer, inner, owners),) = letters
         if letter in terms[at] or letter not in result or outer * inner > 1:
             return NotImplemented
         terms[at] = letter + terms[at]
         copies[at] = expanded(recorder, weight)
-        recorder.set_label(copies[at], Samples(0))
+        copies[at] = copies[at] if owners is None else copies[at][list(owners)]
+        recorder.set_label(copies[at], Samples(0, owners=owners))
     equation = ",".join(terms) + "->" + result
     return recorder.run("einsum", function, (equation, *copies), {})
 

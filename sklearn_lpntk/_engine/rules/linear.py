@@ -42,6 +42,9 @@ class Linear:
         x, weight, bias = given.values()
         if recorder.weight(x) or weight.ndim != 2:
             return NotImplemented
+        if recorder.weight(bias) and bias.shape != weight.shape[:1]:
+            with recorder:
+                return torch.nn.functional.linear(x, weight) + bias
         out = recorder.run(name, function, args, kwargs)
         return recorder.record(
             LinearUse(x.detach()), {"weight": weight, "bias": bias}, out, (args, kwargs)
@@ -81,7 +84,7 @@ class AddMM:
         if kwargs or len(args) != 3 or recorder.weight(args[1]):
             return NotImplemented
         bias, x, weight = args
-        if recorder.weight(bias) and bias.ndim != 1:
+        if recorder.weight(bias) and bias.shape != weight.shape[1:]:
             with recorder:
                 return torch.mm(x, weight) + bias
         out = recorder.run(name, function, args, kwargs)
