@@ -14,10 +14,10 @@ from sklearn import get_config
 from sklearn.utils import check_random_state
 
 from ._engine.extract import Extractor
-from ._engine.factors import slices
 from ._engine.gather import gather, gather_in_store
 from ._engine.inputs import is_lazy, n_rows, require_real_numbers
 from ._engine.objectives import find_objective
+from ._engine.products import slices
 from ._engine.sketch import Sketch
 from ._operator import KernelOperator
 from ._runtime.files import expanded

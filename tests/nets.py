@@ -6,7 +6,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, rnn
 
 TRAPS = {}
 
@@ -489,6 +489,51 @@ def transposed_convolution():
         nn.ConvTranspose2d(2, 3, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(243, 3)
     )
     return net.double(), image(5, 2, 4, 4), 3
+
+
+def _packed(layer, n_out):
+    """Sequences of different lengths, sorted inside, and their last states and outputs."""
+
+    def forward(self, x):
+        lengths = (x[:, :, 0] != 0).sum(1).cpu()
+        rows = rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        out, state = self.layer(rows)
+        state = state[0] if isinstance(state, tuple) else state
+        out = out._replace(data=torch.tanh(self.middle(out.data)))
+        padded, _ = rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
+        return self.out(padded.sum(1)) + self.last(state[-1])
+
+    last = getattr(layer, "proj_size", 0) or layer.hidden_size
+    parts = {"middle": nn.Linear(n_out, 5), "out": nn.Linear(5, 3), "last": nn.Linear(last, 3)}
+    x = image(7, 6, 3)
+    for row, length in zip(x, [3, 6, 1, 2, 6, 4, 5]):
+        row[length:] = 0
+    return Wrap(forward, layer=layer, **parts).double(), x, 3
+
+
+@trap
+def packed_lstm():
+    return _packed(nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, proj_size=2), 4)
+
+
+@trap
+def packed_gru():
+    return _packed(nn.GRU(3, 4, batch_first=True, bidirectional=True), 8)
+
+
+@trap
+def experts_on_picked_rows():
+    """Rows go to one of two experts, and back to where they were."""
+
+    def forward(self, x):
+        first, out = x[:, 0] > 0, torch.zeros_like(x)
+        out[first] = torch.tanh(self.a(x[first]))
+        rest = (~first).nonzero()[:, 0]
+        return self.out(out.index_put((rest,), self.b(x[rest]) * self.scale))
+
+    net = Wrap(forward, a=nn.Linear(6, 6), b=nn.Linear(6, 6), out=nn.Linear(6, 3))
+    net.scale = nn.Parameter(torch.randn(6))
+    return net.double(), image(6, 6), 3
 
 
 @trap

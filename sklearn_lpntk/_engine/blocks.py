@@ -106,15 +106,16 @@ def blocks_of(calls, parameters, recorder, rooms, apart=frozenset()):
         for role, weight in call.weights.items():
             key = id(weight.tensor)
             used.setdefault(key, _Used(weight, [])).calls.append((call, role))
-    biases = _biases_beside(used, apart)
-    hidden = {id(bias.tensor) for bias in biases.values()}
     sources = {}
-    for key, one in used.items():
-        for name in one.weight.names if key not in hidden else ():
+    for one in used.values():
+        for name in one.weight.names:
             sources.setdefault(name, []).append(one)
+    biases = _biases_beside(used, {k for k, own in sources.items() if len(own) > 1} | apart)
+    for bias in biases.values():
+        del sources[bias.name]  # it is part of its weight's block
     pulled, blocks = {}, []
     for name, own in sources.items():
-        bias = biases.get(id(own[0].weight.tensor)) if len(own) == 1 else None
+        bias = biases.get(id(own[0].weight.tensor))
         try:
             found = _blocks(name, parameters, own, bias, pulled, recorder, name in apart)
             blocks += [_block(*args, rooms=rooms) for args in found]

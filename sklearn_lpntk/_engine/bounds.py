@@ -13,7 +13,7 @@ from copy import copy
 
 import torch
 
-from .factors import slices
+from .products import slices
 from .session import full_precision
 
 MAX_LANDMARKS = 128

@@ -14,9 +14,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from .compositions import COMPOSED, opened
+from .following import Operation, label
 from .names import name_of
+from .picking import assigned
 from .rules import RULES
-from .samples import CONSTANT, UNKNOWN, Operation, Samples, assigned, guesses, label, tensors_in
+from .samples import CONSTANT, UNKNOWN, Samples, guesses, tensors_in
 
 _LABEL = "_sample_axis"  # attribute of tensors that operations make
 

@@ -187,6 +187,31 @@ def _direction(step, x, state, weights, backwards):
     return torch.stack(outputs[::-1] if backwards else outputs), state
 
 
+def _packed_direction(step, x, sizes, start, weights, backwards):
+    """The same for packed rows: at each time the first so many samples, which are sorted."""
+    gates = F.linear(x, weights["ih"], weights.get("b_ih")).split(sizes)
+    outputs, ended, state = [], [], tuple(s[:0] for s in start)
+    if not backwards:
+        state = start
+    for gates_x in reversed(gates) if backwards else gates:
+        rows, before = len(gates_x), len(state[0])
+        if rows < before:
+            ended.append(tuple(s[rows:] for s in state))
+            state = tuple(s[:rows] for s in state)
+        parts = [step(gates_x[:before], state, weights)] if before else []
+        if rows > before:  # these begin here, backwards
+            fresh = tuple(s[before:rows] for s in start)
+            parts.append(step(gates_x[before:], fresh, weights))
+        state = tuple(map(_cat, zip(*parts)))
+        outputs.append(state[0])
+    state = tuple(map(_cat, zip(state, *ended[::-1])))
+    return torch.cat(outputs[::-1] if backwards else outputs), state
+
+
+def _cat(parts):
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _named(flat, has_biases, projected):
     """The weights of every layer and direction, by what they do."""
     names = ["ih", "hh", *(["b_ih", "b_hh"] if has_biases else []), *(["hr"] if projected else [])]
@@ -196,26 +221,32 @@ def _named(flat, has_biases, projected):
 
 
 def _recurrent(kind):
-    def compose(input, hx, flat, has_biases, num_layers, dropout, train, bidirectional, *rest):
-        if not isinstance(has_biases, bool) or (train and dropout):
-            return None  # a packed sequence, or random numbers
-        (batch_first,) = rest
+    def compose(*args):
+        if isinstance(args[3], bool):
+            input, hx, flat, has_biases, num_layers, dropout, train, bidirectional, first = args
+            sizes = None
+        else:
+            input, sizes, hx, flat, has_biases, num_layers, dropout, train, bidirectional = args
+            sizes, first = sizes.tolist(), False
+        if train and dropout:
+            return None  # random numbers
         states = tuple(hx) if kind == "lstm" else (hx,)
         projected = kind == "lstm" and states[0].shape[-1] != states[1].shape[-1]
         layers, directions = _named(flat, has_biases, projected), 1 + bidirectional
 
+        def run(x, at):
+            start, weights, backwards = tuple(s[at] for s in states), layers[at], at % directions
+            if sizes is None:
+                return _direction(_STEPS[kind], x, start, weights, backwards)
+            return _packed_direction(_STEPS[kind], x, sizes, start, weights, backwards)
+
         def composition():
-            x, ends = input.transpose(0, 1) if batch_first else input, []
+            x, ends = input.transpose(0, 1) if first else input, []
             for k in range(num_layers):
-                outputs = []
-                for d in range(directions):
-                    at = k * directions + d
-                    start = tuple(s[at] for s in states)
-                    out, end = _direction(_STEPS[kind], x, start, layers[at], d == 1)
-                    outputs.append(out)
-                    ends.append(end)
-                x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-            out = x.transpose(0, 1) if batch_first else x
+                found = [run(x, k * directions + d) for d in range(directions)]
+                ends += [end for _, end in found]
+                x = found[0][0] if directions == 1 else torch.cat([out for out, _ in found], -1)
+            out = x.transpose(0, 1) if first else x
             return (out, *(torch.stack(parts) for parts in zip(*ends)))
 
         return composition

@@ -52,6 +52,7 @@ class Extractor:
         self.module, self.objective = accepted(module), find_objective(objective)
         self.batch_size, self.plan = batch_size, Plan() if plan is None else plan
         self.names = select_parameters(self.module, parameters)
+        self._automatic = batch_size == "auto"
         self._warned_of, self._paths = set(self.plan.autograd), set()
 
     @property
@@ -129,11 +130,11 @@ class Extractor:
             check = SelfCheck(tracer, proved)
             check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
             step, structure = self._rows_of_a_batch(tracer, X), dict(plan.structure)
-            first = min(step, n, PROVED if proved is None else n)
-            for rows in (slice(0, first), *_batches(first, n, step)):
+            head = min(step, PROVED) if proved is None and self._automatic else step
+            for rows in _batches(n, step, head):
                 x = to_batch(X, rows, like.dtype, like.device)
                 rooms = sink.rooms(n_rows(x)) if sketch is None else {}
-                trace = tracer(x, y[rows].to(like.device), rooms)
+                trace = tracer(x, y[rows].to(like.device), rooms=rooms)
                 check.batch(x, trace)
                 _take_in(findings, trace)
                 require_alike(plan, structure, structure_of(trace.blocks))
@@ -201,10 +202,9 @@ class _Limited(Collected):
             super().add(batch)
 
 
-def _batches(first, n, step):
-    """Slices of at most ``step`` rows from the first on, as even as can be."""
-    count = -(-(n - first) // step)
-    bounds = [first + (n - first) * k // count for k in range(count)] + [n] if count else []
+def _batches(n, step, head):
+    """Slices of ``step`` rows, the first of them cut after ``head``."""
+    bounds = sorted({min(head, n), *range(0, n, step), n})
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 

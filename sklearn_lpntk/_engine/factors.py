@@ -7,20 +7,12 @@ weights into one flat gradient (`weighted_sum`), multiply its rows with such a g
 (`dot`), and write its rows out (`materialise`).
 """
 
-import math
-from itertools import pairwise
-
 import torch
 
-# sgemm is bit-stable in the choice of rows from 16 rows on, dgemm for multiples of 48
-MIN_ROWS = 16
-DOUBLE_ROWS = 48
-# long dot products are accumulated in blocks: less rounding, and some processors are bit-stable
-# up to these lengths only
-COLUMN_BLOCK = {torch.float64: 192}
-OTHER_COLUMN_BLOCK = 384
-PAIRED = 64  # scalars a sample from which the products of two samples are taken by themselves
-BLOCKS = 64  # summed in the factors' own precision; more of them in double precision
+from .products import even_slices, lengths, padded, paired_gram, position_gram, product, scaled
+
+# scalars a sample from which the products of two samples are taken by themselves
+PAIRED = 64
 
 
 class Dense:
@@ -62,7 +54,7 @@ class Dense:
 
     def magnitudes(self):
         """Norms of the rows, of shape (n * R,); for sums of products, at least these."""
-        return _lengths(self.phi)
+        return lengths(self.phi)
 
     def zeros(self, n_samples):
         return self._like(self.phi.new_zeros(n_samples * self.n_cotangents, self.n_columns))
@@ -132,10 +124,10 @@ class Outer:
         return self._like(self.a if indices else self.a.to(target), self.g.to(target))
 
     def magnitudes(self):
-        return (_lengths(self._g_by_sample()) * self._a_norms().unsqueeze(2)).sum(0).flatten()
+        return (lengths(self._g_by_sample()) * self._a_norms().unsqueeze(2)).sum(0).flatten()
 
     def _a_norms(self):
-        return _lengths(self.a)
+        return lengths(self.a)
 
     def _like(self, a, g):
         return Outer(a, g, self.n_cotangents)
@@ -199,9 +191,9 @@ class Outer:
         out = self.g.new_zeros(self.g.shape[1], other.g.shape[1])
         longest = max(len(self.a) * self.n_cotangents, len(other.a) * other.n_cotangents)
         step = padded(1024 // longest, 1, self.g.dtype)  # the products stay in cache
-        for rows in _even_slices(self.n_samples, step, self.g.dtype):
-            for cols in _even_slices(other.n_samples, step, self.g.dtype):
-                left, right = (_scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
+        for rows in even_slices(self.n_samples, step, self.g.dtype):
+            for cols in even_slices(other.n_samples, step, self.g.dtype):
+                left, right = (scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
                 self._add_tile(other, rows, cols, out[left, right])
         return out
 
@@ -209,9 +201,9 @@ class Outer:
         n, m, R, S = (rows.stop - rows.start, cols.stop - cols.start, self.n_cotangents,
                       other.n_cotangents)  # fmt: skip
         left = self._activation_gram(other, rows, cols)
-        g, h = self.g[:, _scaled(rows, R)], other.g[:, _scaled(cols, S)]
+        g, h = self.g[:, scaled(rows, R)], other.g[:, scaled(cols, S)]
         paired = len(g) == len(h) == 1 and min(R, S) >= PAIRED
-        right = _paired_gram(g[0], h[0], R, S) if paired else _position_gram(g, h)
+        right = paired_gram(g[0], h[0], R, S) if paired else position_gram(g, h)
         out = out.unflatten(0, (n, R)).unflatten(2, (m, S))
 
         def product(t, u):
@@ -230,7 +222,7 @@ class Outer:
                     out += product(t, u)
 
     def _activation_gram(self, other, rows, cols):
-        return _position_gram(self.a[:, rows], other.a[:, cols])
+        return position_gram(self.a[:, rows], other.a[:, cols])
 
 
 class Unit(Outer):
@@ -285,7 +277,7 @@ class Unit(Outer):
         return Outer(self.a, self.g, self.n_cotangents)
 
     def magnitudes(self):
-        return _lengths(self.a[0]).repeat_interleave(self.n_cotangents)
+        return lengths(self.a[0]).repeat_interleave(self.n_cotangents)
 
     def weighted_sum(self, weights):
         return (weights.T @ self.a[0]).reshape(-1)
@@ -299,7 +291,7 @@ class Unit(Outer):
     def gram(self, other):
         n, m, R = self.n_samples, other.n_samples, self.n_cotangents
         out = self.a.new_zeros(n, R, m, R)
-        out.diagonal(dim1=1, dim2=3).copy_(_position_gram(self.a, other.a).unsqueeze(2))
+        out.diagonal(dim1=1, dim2=3).copy_(position_gram(self.a, other.a).unsqueeze(2))
         return out.view(n * R, m * R)
 
 
@@ -404,84 +396,8 @@ def lookup_factor(index, g, n_rows, *, dense):
     return factor.materialise() if dense else factor
 
 
-def column_block(dtype):
-    """Columns in one product of many."""
-    return COLUMN_BLOCK.get(dtype, OTHER_COLUMN_BLOCK)
-
-
-def padded(n_samples, n_cotangents, dtype):
-    """The least number of samples, at least this one, of a product that is bit-stable."""
-    if dtype == torch.float64:
-        unit = DOUBLE_ROWS // math.gcd(DOUBLE_ROWS, n_cotangents)
-        return max(1, -(-n_samples // unit)) * unit
-    return max(n_samples, -(-MIN_ROWS // n_cotangents))
-
-
-def product(x, y):
-    """``x @ y.T``, bit-stable in the choice of rows, accumulated in blocks of columns."""
-    n, m, step = len(x), len(y), column_block(x.dtype)
-    same, x = y is x, _with_rows(x)
-    y = x if same else _with_rows(y)
-    if x.shape[1] <= step:
-        return (x @ y.T)[:n, :m]
-    out = None
-    for start in range(0, x.shape[1], BLOCKS * step):
-        part = x.new_zeros(len(x), len(y))
-        for first in range(start, min(start + BLOCKS * step, x.shape[1]), step):
-            block = slice(first, first + step)
-            part.addmm_(x[:, block], y[:, block].T)
-        if out is None and start + BLOCKS * step >= x.shape[1]:
-            return part[:n, :m]
-        out = part.double() if out is None else out.add_(part)
-    return out[:n, :m]
-
-
-def _with_rows(x):
-    """A matrix with rows of zeros appended up to a number that makes products bit-stable."""
-    missing = padded(len(x), 1, x.dtype) - len(x)
-    return torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
-
-
-def _lengths(x):
-    """Norms along the last axis; squares of what single precision holds may leave its range."""
-    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
-
-
-def _scaled(rows, R):
-    return slice(rows.start * R, rows.stop * R)
-
-
-def _even_slices(n, step, dtype):
-    """Slices of at most ``step`` samples, none of them left with a few rows."""
-    unit = DOUBLE_ROWS if dtype == torch.float64 else 1
-    pieces = -(-n // step)
-    bounds = [n // unit * k // pieces * unit for k in range(pieces)] + [n]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
-
-
 def _position_major(g):
     return g.permute(2, 0, 1, 3).reshape(g.shape[2], -1, g.shape[3])
-
-
-def _position_gram(x, y):
-    """Products of all rows of two (T, rows, P) stacks."""
-    return product(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2])).to(x.dtype)
-
-
-def _paired_gram(x, y, R, S):
-    """Products of every two samples, without columns that are zero for all scalars of one.
-
-    Of a unit that a ReLU shuts off, no logit knows; two samples share a quarter of them.
-    """
-    x, y = x.unflatten(0, (-1, R)), y.unflatten(0, (-1, S))
-    out = x.new_empty(len(x), R, len(y), S)
-    alive = [(y_j != 0).any(0) for y_j in y]
-    for i, x_i in enumerate(x):
-        own = (x_i != 0).any(0)
-        for j, y_j in enumerate(y):
-            shared = (own & alive[j]).nonzero()[:, 0]
-            out[i, :, j] = product(x_i.index_select(1, shared), y_j.index_select(1, shared))
-    return out.view(len(x) * R, len(y) * S)
 
 
 def _take_samples(x, rows, n_cotangents, axis):
@@ -497,8 +413,3 @@ def _pad_positions(x, n_positions):
     if len(x) == n_positions:
         return x
     return torch.cat([x, x.new_zeros(n_positions - len(x), *x.shape[1:])])
-
-
-def slices(n, step):
-    """Consecutive slices of ``step`` that cover range(n)."""
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -7,10 +7,10 @@ import torch
 
 from ..exceptions import DamagedStoreWarning
 from .extract import Findings
-from .factors import slices
 from .features import Collected, Features
 from .inputs import n_rows, take
 from .plan import Plan, Refuted, require_alike, settle
+from .products import slices
 from .store import Store, StoredFeatures
 from .task import Task
 

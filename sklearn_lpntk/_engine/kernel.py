@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .factors import padded, slices
+from .products import padded, scaled, slices
 from .sources import subset
 
 # rows a side of a tile, measured: on a processor larger tiles leave the cache, smaller ones
@@ -117,11 +117,6 @@ class Kernel:
     def _step(self, source):
         """Samples that may be taken at once, one after the other."""
         return source.n_samples if source.in_memory else self.panel
-
-
-def scaled(rows, R):
-    """Rows of the kernel of a slice of samples."""
-    return slice(rows.start * R, rows.stop * R)
 
 
 def _symmetric_tile(left):

@@ -30,6 +30,10 @@ ELEMENTWISE = (
     bitwise_not isnan isinf isfinite nan_to_num zeros_like ones_like full_like empty_like rand_like
     randn_like zero fill copy data real absolute signbit heaviside prelu special_expit"""
 )
+# of whatever they are given, the size or the dtype counts
+CREATED = {"zeros", "ones", "empty", "eye", "arange", "linspace"} | {
+    f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")
+}
 # of the same axis of samples, the first, whatever becomes of the others
 DIMENSION_FREE = """group_norm instance_norm local_response_norm interpolate upsample
     pixel_shuffle pixel_unshuffle channel_shuffle embedding_bag"""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from .bounds import Bounds, rows_and_columns
-from .factors import slices
+from .products import slices
 from .task import Task
 
 GUESSES = 4  # tiles of columns whose best bound is tried first, for each row

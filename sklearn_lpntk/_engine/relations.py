@@ -3,7 +3,7 @@
 import torch
 
 from .bounds import Bounds, rows_and_columns
-from .factors import slices
+from .products import slices
 from .reductions import panel_rows
 from .task import Task
 

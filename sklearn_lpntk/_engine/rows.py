@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .bounds import rows_and_columns
-from .factors import slices
+from .products import slices
 
 AHEAD = 64
 

@@ -17,8 +17,9 @@ import math
 import numpy as np
 import torch
 
-from .factors import Dense, Lookup, Outer, slices
+from .factors import Dense, Lookup, Outer
 from .features import Features
+from .products import slices
 from .session import full_precision
 
 WRITTEN_OUT = 2**24  # entries of a gradient that are written out at once

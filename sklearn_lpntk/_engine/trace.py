@@ -58,7 +58,7 @@ class Tracer:
             self.module, x, self.dtype, any_shape=self.objective.any_shape, prepare=label
         )
 
-    def __call__(self, x, y, rooms=None):
+    def __call__(self, x, y, *, rooms=None):
         """Trace a batch; ``rooms`` has arrays by key that written-out gradients may go to."""
         n = n_rows(x)
         with self.recorder(n) as recorder:

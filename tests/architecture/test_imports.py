@@ -31,11 +31,12 @@ ALLOWED = {
 }
 # a file of the engine imports from the lines above its own only
 ENGINE = [
-    {"cotangents", "inputs", "names", "parameters", "plan", "session", "task"},
+    {"cotangents", "inputs", "names", "parameters", "plan", "products", "session", "task"},
     {"factors", "objectives", "samples"},
-    {"features", "rules", "compositions"},
-    {"autograd", "blocks", "capture", "shards", "sketch"},
-    {"sources", "trace"},
+    {"compositions", "features", "following", "rules"},
+    {"autograd", "blocks", "picking", "shards", "sketch"},
+    {"capture", "sources"},
+    {"trace"},
     {"check", "kernel", "store"},
     {"bounds", "evaluate", "extract"},
     {"directional", "gather", "reductions", "rows"},

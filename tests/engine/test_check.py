@@ -103,7 +103,10 @@ def test_every_path_is_checked_once_with_all_its_rows(batch_size, monkeypatch):
     net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
     X, y = torch.randn(600, 4), torch.arange(600) % 3
     Extractor(net, "lpntk", batch_size=batch_size)(X, y)
-    assert rows == [min(batch_size, PROVED)]
+    assert rows == [batch_size]
+    rows.clear()
+    Extractor(net, "lpntk")(X, y)
+    assert rows == [PROVED]  # of batches that nobody asked for
     # an operation that may mix samples: every batch by numbers
     net = Wrap(lambda self, x: self.out(x[torch.arange(len(x)).flip(0)].flip(0)), out=net)
     rows.clear()

@@ -214,9 +214,9 @@ from sklearn_lpntk.kernels import lpntk_kernel
 warnings.simplefilter("ignore")
 layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 recurrent = nn.LSTM(8, 8, batch_first=True)
+image = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
 for net, X in (
-    (nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
-     torch.rand(6, 1, 6, 6)),
+    (nn.Sequential(*image), torch.rand(6, 1, 6, 6)),
     (nn.Sequential(layer, nn.Flatten(), nn.Linear(40, 3)), torch.rand(6, 5, 8)),
     (nn.Sequential(recurrent), torch.rand(6, 5, 8)),
 ):
