@@ -7,6 +7,7 @@ position. What is computed from parameters and constants alone is a weight, too.
 knows is still seen: such parameters take the autograd rule.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import torch
@@ -15,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from .compositions import COMPOSED, opened
 from .following import Operation, label
-from .names import name_of
-from .picking import assigned
+from .names import INFORMATION, name_of
+from .picking import after_assignment
 from .rules import RULES
 from .samples import CONSTANT, UNKNOWN, Samples, guesses, tensors_in
 
@@ -76,6 +77,8 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, name_of(function)
+        if name in _INFORMATION:
+            return function(*args, **kwargs)
         tensors = tensors_in((args, kwargs))
         weights = [self.weights[id(t)] for t in tensors if id(t) in self.weights]
         weights = weights if torch.is_grad_enabled() else []
@@ -84,11 +87,10 @@ class Recorder(TorchFunctionMode):
             if composition is not None:
                 with self:
                     return composition()
-        constant = all(self.label_of(t) == CONSTANT for t in tensors)
-        if weights and not constant:
+        if weights and any(self.label_of(t) != CONSTANT for t in tensors):
             return self._use(name, function, args, kwargs, weights)
         versions = [_version(t) for t in tensors] if weights else []
-        out = self.run(name, function, args, kwargs)
+        out = self.run(name, function, args, kwargs, tensors)
         if weights:
             self._derive((name, function, args, kwargs, versions), out, weights)
         return out
@@ -118,15 +120,16 @@ class Recorder(TorchFunctionMode):
         else:
             setattr(tensor, _LABEL, (where, _version(tensor)))
 
-    def run(self, name, function, args, kwargs):
+    def run(self, name, function, args, kwargs, tensors=None):
         """The operation itself, with its outputs labelled."""
         self.path.append(name)
         base = self._base(name, function, args)
+        tensors = tensors_in((args, kwargs)) if tensors is None else tensors
+        before = {id(t): self.label_of(t) for t in tensors}  # it may write to some
         out = function(*args, **kwargs)
-        tensors = tensors_in((args, kwargs))
-        operation = Operation(function, args, kwargs, self.label_of, self.n)
+        operation = Operation(function, args, kwargs, lambda t: before[id(t)], self.n)
         if name == "__setitem__":
-            where = self._after_assignment(operation)
+            where = after_assignment(operation)
             self.set_label(args[0], where)
         else:
             where = CONSTANT
@@ -145,16 +148,6 @@ class Recorder(TorchFunctionMode):
             return None
         where = self.label_of(args[0]._base)
         return None if where in (CONSTANT, UNKNOWN) else (args[0]._base, where)
-
-    def _after_assignment(self, operation):
-        """The label of ``x`` after ``x[index] = value``, where x had it before."""
-        x, index, value = operation.args
-        mine = self._own[id(x)][0] if id(x) in self._own else getattr(x, _LABEL, (UNKNOWN, 0))[0]
-        before = operation._replace(label_of=lambda t: mine if t is x else self.label_of(t))
-        try:
-            return assigned(x, index, value, before)
-        except (LookupError, RuntimeError, TypeError, ValueError):
-            return UNKNOWN
 
     # -- weights --------------------------------------------------------------------------
 
@@ -271,6 +264,7 @@ class Recorder(TorchFunctionMode):
         return any(out._version != version and out._is_view() for out, version in self._outputs)
 
 
+_INFORMATION = frozenset(INFORMATION.split())
 _PIECES = {"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"}
 _EXPANSIONS = {"expand", "expand_as", "broadcast_to", "repeat"}
 
@@ -288,6 +282,7 @@ def _version(tensor):
     return 0 if tensor.is_inference() else tensor._version
 
 
+@functools.cache
 def _is_in_place(function):
     name = getattr(function, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")

@@ -50,66 +50,11 @@ def _attention(*args, **kwargs):
     return lambda: _ATTENTION(*args, **kwargs)
 
 
-# -- normalisations: the affine part by itself ---------------------------------------------
-
-
-def _affine(normalised, weight, bias, shape=None):
-    """``normalised * weight + bias``; ``shape`` lines them up with its axes."""
-    if weight is not None:
-        weight = weight if shape is None else weight.view(shape)
-    if bias is not None:
-        bias = bias if shape is None else bias.view(shape)
-    if weight is None:
-        return normalised + bias
-    return normalised * weight if bias is None else torch.addcmul(bias, normalised, weight)
-
-
-@_composes("layer_norm")
-def _layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    return lambda: _affine(F.layer_norm(input, normalized_shape, eps=eps), weight, bias)
-
-
-@_composes("rms_norm")
-def _rms_norm(input, normalized_shape, weight=None, eps=None):
-    return lambda: _affine(F.rms_norm(input, normalized_shape, eps=eps), weight, None)
+# -- other operations with weights ----------------------------------------------------------
 
 
 def _channels(x):
     return (-1,) + (1,) * (x.ndim - 2)
-
-
-@_composes("group_norm")
-def _group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
-    def composition():
-        return _affine(F.group_norm(input, num_groups, eps=eps), weight, bias, _channels(input))
-
-    return composition
-
-
-@_composes("batch_norm")
-def _batch_norm(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-):
-    if training or running_mean is None:
-        return None  # of the batch: no sample has it for itself
-
-    def composition():
-        normalised = F.batch_norm(input, running_mean, running_var, eps=eps)
-        return _affine(normalised, weight, bias, _channels(input))
-
-    return composition
-
-
-@_composes("instance_norm")
-def _instance_norm(input, running_mean=None, running_var=None, weight=None, bias=None, **options):
-    def composition():
-        normalised = F.instance_norm(input, running_mean, running_var, **options)
-        return _affine(normalised, weight, bias, _channels(input))
-
-    return composition
-
-
-# -- other operations with weights ----------------------------------------------------------
 
 
 @_composes("prelu")

@@ -30,6 +30,12 @@ ELEMENTWISE = (
     bitwise_not isnan isinf isfinite nan_to_num zeros_like ones_like full_like empty_like rand_like
     randn_like zero fill copy data real absolute signbit heaviside prelu special_expit"""
 )
+# what tells something of a tensor and makes none
+INFORMATION = """shape size dim ndim ndimension numel nelement dtype device layout is_nested is_cuda
+    is_cpu is_sparse is_quantized is_meta is_mkldnn requires_grad is_leaf is_contiguous itemsize
+    is_floating_point is_complex element_size stride storage_offset data_ptr _version is_inference
+    item tolist grad_fn output_nr is_same_size _is_view __len__ __bool__ __int__ __float__ __index__
+    __repr__ __hash__ __format__"""
 # of whatever they are given, the size or the dtype counts
 CREATED = {"zeros", "ones", "empty", "eye", "arange", "linspace"} | {
     f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")

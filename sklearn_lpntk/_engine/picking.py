@@ -112,6 +112,15 @@ def _placed(operation, out):
     return assigned(x, tuple(index), value, operation)
 
 
+def after_assignment(operation):
+    """The label of ``x`` after ``x[index] = value``."""
+    x, index, value = operation.args
+    try:
+        return assigned(x, index, value, operation)
+    except (LookupError, RuntimeError, TypeError, ValueError):
+        return UNKNOWN  # arguments in a form that is not foreseen
+
+
 def assigned(x, index, value, operation):
     """The label of ``x`` after ``x[index] = value``: whose rows they were, they must be."""
     mine, n = operation.label_of(x), operation.n

@@ -8,6 +8,7 @@ from .convolution import Convolution, TransposedConvolution
 from .elementwise import Einsum, Elementwise, Expanded
 from .embedding import Embedding, EmbeddingBag
 from .linear import AddMM, Linear, MatMul
+from .normalisation import Normalisation
 from .terms import Entries, Matrices, Positions, Rows
 
 FAMILIES = (
@@ -18,6 +19,7 @@ FAMILIES = (
     TransposedConvolution,
     Embedding,
     EmbeddingBag,
+    Normalisation,
     Elementwise,
     Einsum,
     Expanded,

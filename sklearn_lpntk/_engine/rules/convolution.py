@@ -22,11 +22,12 @@ POSITIONS = 64  # of an image from which the processor's convolutions beat produ
 
 @dataclass
 class ConvolutionUse(Use):
-    """A convolution of padded inputs x: (B, C, *space)."""
+    """A convolution of inputs x: (B, C, *space), padded by as much as `F.pad` takes."""
 
     x: torch.Tensor
     kernel: tuple
     stride: tuple
+    padding: tuple
     dilation: tuple
     groups: int
 
@@ -38,6 +39,7 @@ class ConvolutionUse(Use):
         x = by_sample(self.x, call.where, n, 1 + len(self.kernel)).to(g.dtype)
         if self.groups > 1 or self._is_convolved_faster(g):
             return self._convolved(x, g, with_bias)
+        x = F.pad(x, self.padding)
         width, depth = g.shape[3], x.shape[2] * math.prod(self.kernel)
         n_positions = g.shape[2] * g.shape[4:].numel()
         if is_dense_cheaper(n_positions, depth + with_bias, width):
@@ -90,15 +92,17 @@ class ConvolutionUse(Use):
         n, R, T, width = g.shape[:4]
         depth = x.shape[2] // self.groups * math.prod(self.kernel)
         phi = g.new_empty(n, R, width, depth + with_bias)
+        even = self.padding[::2] == self.padding[1::2]
+        x, amounts = (x, self.padding[::-2]) if even else (F.pad(x, self.padding), 0)
         for rows in slices(n, max(1, GRADIENTS // (R * T * width * depth))):
-            phi[rows, :, :, :depth] = self._weight_gradients(x[rows], g[rows], depth)
+            phi[rows, :, :, :depth] = self._weight_gradients(x[rows], g[rows], depth, amounts)
         if with_bias:
             phi[..., -1] = g.flatten(4).sum((2, 4))
         if self.groups == 1:
             return Matrices(phi)
         return Entries(phi.unflatten(3, (-1, *self.kernel)))
 
-    def _weight_gradients(self, x, g, depth):
+    def _weight_gradients(self, x, g, depth, padding):
         """Those of some samples: (n, R, O, D). Scalars are more channels of a group."""
         n, R, T = g.shape[:3]
         g = g.movedim(1, 2).unflatten(3, (self.groups, -1)).movedim(2, 3)  # (n, T, G, R, O / G)
@@ -108,6 +112,7 @@ class ConvolutionUse(Use):
             (len(g), x.shape[2] // self.groups, *self.kernel),
             g.unsqueeze(0),
             stride=self.stride,
+            padding=padding,
             dilation=self.dilation,
             groups=n * T * self.groups,
         )
@@ -130,8 +135,9 @@ class Convolution:
         out = recorder.run(name, function, args, kwargs)
         stride, dilation = (_each(given[key], n_axes, 1) for key in ("stride", "dilation"))
         kernel = tuple(weight.shape[2:])
-        padded = F.pad(x.detach(), _padding(given["padding"], kernel, dilation))
-        use = ConvolutionUse(padded, kernel, stride, dilation, given["groups"] or 1)
+        padding = tuple(_padding(given["padding"], kernel, dilation))
+        groups = given["groups"] or 1
+        use = ConvolutionUse(x.detach(), kernel, stride, padding, dilation, groups)
         return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
 
 
