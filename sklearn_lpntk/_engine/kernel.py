@@ -10,7 +10,7 @@ from .sources import subset
 # starve the product; a multiple of what both precisions need for bit-stability
 TILE_ROWS = {"cpu": 528}
 OTHER_TILE_ROWS = 4224  # on a GPU
-SPLIT = 96  # samples from which a symmetric tile is computed by halves
+SPLIT = 48  # samples from which a symmetric tile is computed by halves
 
 
 class Kernel:
