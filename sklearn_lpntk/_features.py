@@ -1,29 +1,27 @@
 """Features of labelled samples, for the kernel functions and the estimators alike."""
 
-import hashlib
 import logging
 import numbers
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.utils import check_random_state
 
 from ._engine.extract import Extractor
 from ._engine.gather import gather, gather_in_store
-from ._engine.inputs import is_lazy, n_rows, require_real_numbers
+from ._engine.inputs import n_rows
 from ._engine.objectives import find_objective
-from ._engine.products import slices
 from ._engine.sketch import Sketch
 from ._operator import KernelOperator
 from ._runtime.files import expanded
 from ._runtime.fingerprint import NoFingerprintError, fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
+from ._samples.columns import as_columns
+from ._samples.digest import data_digest
+from ._samples.inputs import as_inputs
 from ._skorch.nets import logits_module
 
 _LOGGER = logging.getLogger("sklearn_lpntk")
@@ -91,11 +89,6 @@ def extract(
     return found
 
 
-def as_rows(X):
-    """X as it is where it has rows to be taken, else as an array."""
-    return X if isinstance(X, torch.Tensor) or is_lazy(X) else np.asarray(X)
-
-
 def _log_choice(extractor, found, sketch, store, limit):
     """One line that says how the features are kept, and why."""
     size = found.n_samples * found.sample_bytes
@@ -132,8 +125,8 @@ def store_identity(extractor, X, y, sketch):
     code = objective.source or objective.function
     return {
         "network": _fingerprint_for_store(extractor.module, "network"),
-        "data X": _data_digest(X),
-        "labels y": "none" if y is None else _data_digest(y),
+        "data X": data_digest(X),
+        "labels y": "none" if y is None else data_digest(y),
         "kernel": f"{objective.name} {_fingerprint_for_store(code, 'kernel')}",
         "dtype": str(extractor.parameter.dtype),
         "parameters": fingerprint(list(extractor.names)),
@@ -154,22 +147,6 @@ def _fingerprint_for_store(value, what):
         ) from error
 
 
-def _data_digest(X):
-    """A digest of the values of an array, a tensor, or a dict of them, read in blocks."""
-    digest = hashlib.blake2b(digest_size=20)
-    parts = sorted(X.items()) if isinstance(X, Mapping) else [("", X)]
-    for key, value in parts:
-        digest.update(
-            f"{key} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}".encode()
-        )
-        for rows in slices(len(value), 4096):
-            block = value[rows]
-            if isinstance(block, torch.Tensor):
-                block = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
-    return digest.hexdigest()
-
-
 def _check_columns(extractor, y, n, names):
     if y is not None:
         return as_columns(y, n, names)
@@ -180,40 +157,3 @@ def _check_columns(extractor, y, n, names):
             "kernel='pntk', which needs no labels."
         )
     return None
-
-
-def as_columns(y, n, names=("X", "y")):
-    """Labels of n samples as an int64 array of logit columns."""
-    y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.shape != (n,):
-        raise ValueError(
-            f"{names[1]} must have shape ({n},), one logit column a sample; got {y.shape}."
-        )
-    y = np.array(y.tolist()) if y.dtype == object else y
-    if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
-        raise ValueError(
-            f"{names[1]} must hold logit columns, integers from 0; got dtype {y.dtype}. Encode "
-            "labels first, for example with sklearn.preprocessing.LabelEncoder."
-        )
-    columns = y.astype(np.int64)
-    if not np.array_equal(columns, y):
-        raise ValueError(f"{names[1]} must hold integers (logit columns); got {y.dtype} values.")
-    return columns
-
-
-def as_inputs(X, name="X"):
-    """X as the engine takes it: dense rows, or a dict of them, and at least one."""
-    if issparse(X):
-        raise ValueError(
-            f"{name} is sparse; the network takes dense arrays: pass {name}.toarray()."
-        )
-    X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
-    try:
-        require_real_numbers(X)
-    except ValueError as error:
-        raise ValueError(str(error) if name == "X" else f"{name}: {error}") from None
-    if n_rows(X) == 0:
-        raise ValueError(f"{name} has no samples.")
-    return X

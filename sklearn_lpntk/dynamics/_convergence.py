@@ -7,8 +7,9 @@ from sklearn.utils import Bunch, check_random_state
 
 from .._engine.cotangents import require_columns
 from .._engine.inputs import n_rows
-from .._features import as_columns, as_inputs
 from .._runtime.turns import seeded
+from .._samples.columns import as_columns
+from .._samples.inputs import as_inputs
 from ..kernels import entk_kernel
 from ._validation import require_integer
 

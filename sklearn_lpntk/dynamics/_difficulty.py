@@ -12,7 +12,8 @@ from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._features import as_columns, as_inputs
+from .._samples.columns import as_columns
+from .._samples.inputs import as_inputs
 from .._skorch.nets import logits_module
 from ._stacked import summed_losses
 from ._validation import blamed, require_integer, require_learning_rate

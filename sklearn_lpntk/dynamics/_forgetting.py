@@ -14,7 +14,8 @@ from .._engine.evaluate import require_sane
 from .._engine.inputs import checked_forward, n_rows, take, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._features import as_columns, as_inputs
+from .._samples.columns import as_columns
+from .._samples.inputs import as_inputs
 from .._skorch.nets import logits_module
 from ._update import LOSS_GRADIENT
 from ._validation import blamed, require_integer, require_learning_rate

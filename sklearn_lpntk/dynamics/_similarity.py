@@ -5,7 +5,9 @@ from sklearn.utils import Bunch, gen_batches
 
 from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows
-from .._features import as_columns, as_inputs, operator_of
+from .._features import operator_of
+from .._samples.columns import as_columns
+from .._samples.inputs import as_inputs
 from .._skorch.nets import logits_module
 from ..kernels import empirical_ntk
 from ._validation import blamed, require_integer, require_same_samples

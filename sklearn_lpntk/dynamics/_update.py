@@ -13,7 +13,8 @@ from .._engine.evaluate import all_logits, batches_of, require_sane
 from .._engine.inputs import n_rows
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._features import as_columns, as_inputs
+from .._samples.columns import as_columns
+from .._samples.inputs import as_inputs
 from .._skorch.nets import logits_module
 from ..kernels import entk_kernel
 from ._validation import blamed, require_learning_rate, require_same_samples

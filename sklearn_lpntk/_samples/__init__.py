@@ -1,0 +1,1 @@
+"""What people bring as samples, as the engine takes it."""
