@@ -22,7 +22,7 @@ from sklearn_lpntk.exceptions import AutogradRuleWarning
 from sklearn_lpntk.kernels import empirical_ntk
 
 from ..oracle import oracle_features
-from ..random_blocks import HiddenProduct, StraightThrough
+from ..random_blocks.weights import HiddenProduct, StraightThrough
 
 N_ROWS, D = 1024, 4
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
