@@ -118,12 +118,17 @@ def by_jacrev(module, X, y):
 
 
 def best_vmap(module, X, y):
-    """`by_vmap` with the fastest chunk on some of the samples."""
-    n = min(len(X), 2 * max(CHUNKS))
-    candidates = [by_vmap(chunk) for chunk in CHUNKS if chunk <= n]
-    for candidate in candidates:
-        candidate(module, X[: CHUNKS[0]], y[: CHUNKS[0]])  # what is allocated or set up once
-    return min(candidates, key=lambda f: seconds_of(lambda: f(module, X[:n], y[:n])))
+    """`by_vmap` with the fastest chunk: larger ones are tried until they are slower."""
+    best, least = None, np.inf
+    for chunk in (c for c in CHUNKS if c <= len(X)):
+        kernel, n = by_vmap(chunk), min(len(X), max(32, chunk))
+        kernel(module, X[:chunk], y[:chunk])  # what is set up once
+        seconds = seconds_of(lambda: kernel(module, X[:n], y[:n])) / n  # noqa: B023
+        if seconds > 1.2 * least:
+            break
+        if seconds < least:
+            best, least = kernel, seconds
+    return best
 
 
 @dataclass

@@ -14,22 +14,9 @@ from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel
 
 from ..nets import Wrap
 from ..oracle import assert_same_kernel, oracle_kernel
+from ..random_blocks.weights import HiddenProduct
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
-
-
-class Hidden(torch.autograd.Function):
-    """A product that no function mode sees."""
-
-    @staticmethod
-    def forward(ctx, x, w):
-        ctx.save_for_backward(x, w)
-        return x @ w.T
-
-    @staticmethod
-    def backward(ctx, g):
-        x, w = ctx.saved_tensors
-        return g @ w, g.T @ x
 
 
 def swapped(h, flag, how):
@@ -56,7 +43,7 @@ USES = {
     "largest": lambda h, w: h * torch.max(w, 1).values,
     "svd": lambda h, w: h * torch.linalg.svd(w, full_matrices=False).S,
     "foreach": lambda h, w: h @ torch._foreach_mul([w], 2.0)[0],
-    "hidden": Hidden.apply,
+    "hidden": HiddenProduct.apply,
     "inverse": lambda h, w: h @ torch.linalg.inv(w),
     "sorted": lambda h, w: h * w.sort(1).values[0],
 }
