@@ -93,7 +93,7 @@ def _reversed_product(b, a):
 def _lstm_step(gates_x, state, weights):
     h, c = state
     i, f, g, o = (gates_x + F.linear(h, weights["hh"], weights.get("b_hh"))).chunk(4, -1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
     h = torch.sigmoid(o) * torch.tanh(c)
     return (F.linear(h, weights["hr"]) if "hr" in weights else h, c)
 
