@@ -98,6 +98,11 @@ def accepted(module):
             f"The network's parameters have several dtypes {sorted(map(str, dtypes))}; convert "
             "it with .float() or .double()."
         )
+    _refuse_layers(module)
+    return module
+
+
+def _refuse_layers(module):
     owners = {}
     for name, child in module.named_modules():
         for p in child._parameters.values():
@@ -115,7 +120,6 @@ def accepted(module):
                 "other layer's output then depends on which rows were looked up before. Untie "
                 "the weight or set max_norm=None."
             )
-    return module
 
 
 def _in_single_precision(module):
