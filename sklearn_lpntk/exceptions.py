@@ -9,7 +9,7 @@ __all__ = [
 
 
 class AutogradRuleWarning(UserWarning):
-    """Some parameters have no layer rule and take the exact but slow autograd rule."""
+    """Some parameters have no rule and take the exact but slow autograd rule."""
 
 
 class ProbabilityOutputWarning(UserWarning):
