@@ -169,7 +169,7 @@ ROWS = {
     "entk": Row(
         "full eNTK, MLP 784-128-128-1000",
         lambda: nets.mlp(1000, 128),
-        4,
+        2,
         (784,),
         {"`vmap(jacrev)`": lambda *_: by_jacrev},
         full_kernel,
