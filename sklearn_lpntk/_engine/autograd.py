@@ -106,7 +106,7 @@ def looped_gradients(module, names, x, v):
                 logits,
                 list(parameters.values()),
                 v[i : i + 1, r],
-                retain_graph=r < n_cotangents - 1,
+                retain_graph=True,  # what the network keeps for later is part of it
                 allow_unused=True,
             )
             for name, gradient in zip(parameters, gradients, strict=True):

@@ -156,7 +156,7 @@ def _blocks(name, parameters, sources, bias, pulled, recorder, apart):
         return [(name, name, p, term.entries(p.shape) if apart else term, None, bias)]
     views = [_view_of(one.weight, p) for one in sources]
     if not apart and all(views) and _are_disjoint(tuple(views), p.numel()):
-        keys = [name if len(views) == 1 else f"{name}[{k}]" for k in range(len(views))]
+        keys = [name if len(views) == 1 else f"{name}[{k}]." for k in range(len(views))]  # no name
         return [(k, name, p, one.term(n), v) for k, one, v in zip(keys, sources, views)]
     parts = [_pulled(one, parameters, pulled, recorder)[name] for one in sources]
     return [(name, name, p, Entries(functools.reduce(torch.add, parts)))]

@@ -7,7 +7,6 @@ position. What is computed from parameters and constants alone is a weight, too.
 knows is still seen: such parameters take the autograd rule.
 """
 
-import functools
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .compositions import COMPOSED, opened
 from .following import Operation, label
-from .names import INFORMATION, name_of
+from .names import CORE, INFORMATION, is_in_place, name_of
 from .picking import after_assignment
 from .rules import RULES
 from .samples import CONSTANT, UNKNOWN, Samples, guesses, tensors_in
@@ -36,6 +35,12 @@ class Weight:
     names: frozenset
     name: str | None = None
     origin: tuple | None = None
+    version: int = 0
+
+    @property
+    def is_stale(self):
+        """Whether a derived weight was written to since."""
+        return self.name is None and _version(self.tensor) != self.version
 
 
 @dataclass
@@ -65,25 +70,27 @@ class Recorder(TorchFunctionMode):
         Size of all that operations made.
     path : list of str
         Their names, in order.
+    plain : bool
+        Whether nothing but the operations that networks are made of met the samples.
     """
 
     def __init__(self, module, parameters, n, plan):
         super().__init__()
         self.n, self.plan, self.recording = n, plan, True
-        self._own = {id(t): (CONSTANT, t) for t in _constants(module)}
+        self._own = {id(t): (CONSTANT, t, _version(t)) for t in _constants(module)}
         self.weights = {id(p): Weight(p, frozenset([k]), k) for k, p in parameters.items()}
-        self.calls, self.opaque, self.n_bytes = [], set(), 0
-        self._outputs, self._count, self.path = [], {}, []
+        self.calls, self.opaque, self.n_bytes, self.plain = [], set(), 0, True
+        self._outputs, self._count, self.path, self._stale, self._behind = [], {}, [], [], []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, name_of(function)
         if name in _INFORMATION:
             return function(*args, **kwargs)
         tensors = tensors_in((args, kwargs))
-        weights = [self.weights[id(t)] for t in tensors if id(t) in self.weights]
+        weights = [w for w in map(self.weight, tensors) if w is not None]
         weights = weights if torch.is_grad_enabled() else []
         if name in COMPOSED and (weights or name == "multi_head_attention_forward"):
-            composition = COMPOSED[name](*args, **kwargs)
+            composition = _composition(name, args, kwargs)
             if composition is not None:
                 with self:
                     return composition()
@@ -109,16 +116,17 @@ class Recorder(TorchFunctionMode):
         """Where the samples are in a tensor."""
         own = self._own.get(id(tensor))
         if own is not None:
-            return own[0]
-        found, version = getattr(tensor, _LABEL, (UNKNOWN, 0))
-        return found if version == _version(tensor) else UNKNOWN
+            return own[0] if own[2] == _version(tensor) else UNKNOWN
+        found, version, node = getattr(tensor, _LABEL, (UNKNOWN, 0, None))
+        # a custom function that writes by other ways than torch's is a node of its own
+        return found if version == _version(tensor) and node is tensor.grad_fn else UNKNOWN
 
     def set_label(self, tensor, where):
         """Note where the samples are in a tensor, as it is now."""
         if id(tensor) in self._own:
-            self._own[id(tensor)] = (where, tensor)
+            self._own[id(tensor)] = (where, tensor, _version(tensor))
         else:
-            setattr(tensor, _LABEL, (where, _version(tensor)))
+            setattr(tensor, _LABEL, (where, _version(tensor), tensor.grad_fn))
 
     def run(self, name, function, args, kwargs, tensors=None):
         """The operation itself, with its outputs labelled."""
@@ -126,14 +134,16 @@ class Recorder(TorchFunctionMode):
         base = self._base(name, function, args)
         tensors = tensors_in((args, kwargs)) if tensors is None else tensors
         before = {id(t): self.label_of(t) for t in tensors}  # it may write to some
+        self._behind = [t.grad_fn for t in tensors if t.grad_fn and not self.weight(t)]
         out = function(*args, **kwargs)
         operation = Operation(function, args, kwargs, lambda t: before[id(t)], self.n)
         if name == "__setitem__":
-            where = after_assignment(operation)
+            where, self.plain = after_assignment(operation), False
             self.set_label(args[0], where)
         else:
             where = CONSTANT
             labels = [(o, label(name, operation, o, tensors)) for o in tensors_in(out)]
+            self._note_what_is_rare(name, tensors, [where for _, where in labels], before)
             for o, where in labels:
                 self.set_label(o, where)
                 self.n_bytes += 0 if o._is_view() else o.numel() * o.element_size()
@@ -141,9 +151,16 @@ class Recorder(TorchFunctionMode):
             self.set_label(*base)
         return out
 
+    def _note_what_is_rare(self, name, tensors, labels, before):
+        """Labels are proved by structure where they come from common operations alone."""
+        if self.plain and any(where != CONSTANT for where in before.values()):
+            picked = any(isinstance(where, Samples) and where.owners for where in labels)
+            by_tensors = name == "__getitem__" and len(tensors) > 1
+            self.plain = name in _CORE and not picked and not by_tensors
+
     def _base(self, name, function, args):
         """What a view that is written to shows, with its label if that has an axis."""
-        written = name == "__setitem__" or _is_in_place(function)
+        written = name == "__setitem__" or is_in_place(function)
         if not (written and args and isinstance(args[0], torch.Tensor) and args[0]._is_view()):
             return None
         where = self.label_of(args[0]._base)
@@ -153,7 +170,13 @@ class Recorder(TorchFunctionMode):
 
     def weight(self, tensor):
         """The weight that a tensor is, or None."""
-        return self.weights.get(id(tensor)) if isinstance(tensor, torch.Tensor) else None
+        found = self.weights.get(id(tensor)) if isinstance(tensor, torch.Tensor) else None
+        if found is not None and found.is_stale:
+            self.opaque |= found.names
+            del self.weights[id(tensor)]
+            self._stale.append(tensor)  # no other gets its id
+            return None
+        return found
 
     def redone(self, weight, where):
         """A weight computed again where it meets samples: what went into it is one row a sample.
@@ -191,7 +214,8 @@ class Recorder(TorchFunctionMode):
                 continue
             axis = self._new_axis(tensor, weights[0].tensor) if name in _EXPANSIONS else None
             if axis is None or len(weights) > 1:
-                self.weights[id(tensor)] = Weight(tensor, names, None, (*origin, position))
+                own = (*origin, position), _version(tensor)
+                self.weights[id(tensor)] = Weight(tensor, names, None, *own)
             elif self.recording:
                 where = Samples(axis)
                 self.set_label(tensor, where)
@@ -201,15 +225,17 @@ class Recorder(TorchFunctionMode):
 
     def _new_axis(self, tensor, source):
         """The axis that an expansion made for the samples."""
-        if self.n == 1:
-            return -1
         sizes = (1,) * (tensor.ndim - source.ndim) + tuple(source.shape)
+        if self.n == 1:
+            return -1 if all(old in (1, new) for old, new in zip(sizes, tensor.shape)) else None
         pairs = enumerate(zip(sizes, tensor.shape))
         return next((axis for axis, (old, new) in pairs if old == 1 and new == self.n), None)
 
     def _use(self, name, function, args, kwargs, weights):
-        if name in RULES and not any(map(_is_strange, tensors_in((args, kwargs)))):
-            found = RULES[name].apply(self, name, function, args, kwargs)
+        """An operation with samples and weights, by its rule if it has one."""
+        written = is_in_place(function) and self.weight(args[0])
+        if name in RULES and not written and not any(map(_is_strange, tensors_in((args, kwargs)))):
+            found = self._ruled(name, function, args, kwargs)
             if found is not NotImplemented:
                 return found
         out = self.run(name, function, args, kwargs)
@@ -217,9 +243,17 @@ class Recorder(TorchFunctionMode):
             self.opaque |= frozenset().union(*(w.names for w in weights))
         return out
 
-    def record(self, use, weights, out, args):
+    def _ruled(self, name, function, args, kwargs):
+        try:
+            return RULES[name].apply(self, name, function, args, kwargs)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            if is_in_place(function):
+                raise
+            return NotImplemented  # a form that the rule does not foresee, or the network's error
+
+    def record(self, use, weights, out):
         """Note a call with weights (role -> tensor or None); returns its output to go on with."""
-        behind = [t.grad_fn for t in tensors_in(args) if not self.weight(t) and t.grad_fn]
+        behind = self._behind
         weights = {role: self.weight(t) for role, t in weights.items() if self.weight(t)}
         if not out.requires_grad or not self.recording:
             return self._separated(out)
@@ -264,7 +298,7 @@ class Recorder(TorchFunctionMode):
         return any(out._version != version and out._is_view() for out, version in self._outputs)
 
 
-_INFORMATION = frozenset(INFORMATION.split())
+_INFORMATION, _CORE = frozenset(INFORMATION.split()), frozenset(CORE.split())
 _PIECES = {"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"}
 _EXPANSIONS = {"expand", "expand_as", "broadcast_to", "repeat"}
 
@@ -282,10 +316,11 @@ def _version(tensor):
     return 0 if tensor.is_inference() else tensor._version
 
 
-@functools.cache
-def _is_in_place(function):
-    name = getattr(function, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+def _composition(name, args, kwargs):
+    try:
+        return COMPOSED[name](*args, **kwargs)
+    except (LookupError, TypeError, ValueError):
+        return None  # arguments in a form that is not foreseen
 
 
 def _is_strange(tensor):

@@ -53,7 +53,7 @@ class SelfCheck:
                 "The network's output does not depend on the selected parameters (or its forward "
                 "pass detaches it), so the kernel would be zero."
             )
-        if not trace.known or trace.path not in self.proved:
+        if not trace.plain or trace.slow or trace.path not in self.proved:
             norms = _norms(trace)
             self._revise(trace, self._wrong(trace, self._weights(norms), norms))
             self.proved.add(trace.path)
@@ -114,12 +114,9 @@ class SelfCheck:
             return
         self._rows_since = 0
         rows = torch.randperm(n, generator=self._generator)[:few].to(trace.logits.device)
-        with torch.no_grad():
-            shape = self.tracer.objective.any_shape
-            again = checked_forward(
-                self.module, take(x, rows), self.tracer.dtype, any_shape=shape
-            )  # fmt: skip
-        _require_same(again, trace.logits[rows], "again on some rows of a batch")
+        shape = self.tracer.objective.any_shape
+        again = checked_forward(self.module, take(x, rows), self.tracer.dtype, any_shape=shape)
+        _require_same(again.detach(), trace.logits[rows], "again on some rows of a batch")
 
     def _revise(self, trace, wrong):
         """Another guess, else the autograd rule, else one sample at a time, else an error."""
@@ -145,17 +142,17 @@ def require_independent_rows(module, x, dtype, *, any_shape=False):
     if n == 1:
         return
     x = take(x, slice(0, n))
-    with torch.no_grad():
-        logits = checked_forward(module, x, dtype, any_shape=any_shape)
-        try:
-            row = take(x, slice(n - 1, n))
-            alone = checked_forward(module, row, dtype, any_shape=any_shape)
-        except ValueError as error:
-            raise ValueError(
-                "The network fails on one row alone, so its logits depend on the rest of the "
-                "batch (BatchNorm without running statistics?); the kernel of a pair would not "
-                f"be defined. {error}"
-            ) from error
+    # with gradients: what the network keeps for later must not be without
+    logits = checked_forward(module, x, dtype, any_shape=any_shape).detach()
+    try:
+        row = take(x, slice(n - 1, n))
+        alone = checked_forward(module, row, dtype, any_shape=any_shape).detach()
+    except ValueError as error:
+        raise ValueError(
+            "The network fails on one row alone, so its logits depend on the rest of the "
+            "batch (BatchNorm without running statistics?); the kernel of a pair would not "
+            f"be defined. {error}"
+        ) from error
     _require_same(alone, logits[n - 1 :], "on one row alone and in a batch")
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from .names import CREATED, DIMENSION_FREE, ELEMENTWISE
+from .names import CREATED, DIMENSION_FREE, ELEMENTWISE, is_in_place
 from .samples import CONSTANT, SINGLE, UNKNOWN, Samples, aligned, owned, tensors_in
 
 _NUMPYS = {"dim": "axis", "dims": "axis"}  # names that torch takes, too
@@ -38,12 +38,23 @@ def label(name, operation, out, tensors):
         return UNKNOWN
     if operation.n == 1:
         return SINGLE
+    if _is_unforeseen(name, operation):
+        return UNKNOWN
     try:
         found = _FOLLOWED[name](operation, out) if name in _FOLLOWED else None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         found = None  # arguments in a form that is not foreseen
     fits = isinstance(found, Samples) and 0 <= found.axis < out.ndim
     return found if fits and out.shape[found.axis] == found.size(operation.n) else UNKNOWN
+
+
+def _is_unforeseen(name, operation):
+    """Whether an operation has arguments by names, or writes to some, in a form nobody reads."""
+    named = tensors_in(operation.kwargs)
+    if name not in _BY_NAME and any(operation.label_of(t) != CONSTANT for t in named):
+        return True
+    writes = is_in_place(operation.function) and name not in _IN_PLACE
+    return writes or "out" in operation.kwargs
 
 
 def _followed(name, operation, tensors):
@@ -61,6 +72,8 @@ def _followed(name, operation, tensors):
 
 _PICKS = {"__getitem__", "index_select", "_pack_padded_sequence", "_pad_packed_sequence"}
 _BY_INDEX = _PICKS | {"index_put", "index_add", "index_copy"}
+_BY_NAME = {*ELEMENTWISE.split(), "scaled_dot_product_attention"}
+_IN_PLACE = {*ELEMENTWISE.split(), "index_put", "index_add", "index_copy", "addmm", "baddbmm"}
 
 
 # -- operations, by name ------------------------------------------------------------------
@@ -139,14 +152,13 @@ def _where_it_went(operation, out):
 
 
 @follows("softmax log_softmax softmin cumsum cumprod logcumsumexp sort argsort topk flip roll")
-@follows("glu kthvalue renorm normalize")
-@follows("cosine_similarity", several=True)
+@follows("glu kthvalue normalize")
 def _along_other_axes(operation, out):
     x = operation.args[0]
     where, name = operation.label_of(x), operation.function.__name__
-    second = ("topk", "kthvalue", "roll", "renorm", "normalize", "cosine_similarity")
+    second = ("topk", "kthvalue", "roll", "normalize")
     many = name in ("flip", "roll")
-    default = {"normalize": 1, "cosine_similarity": 1}.get(name)
+    default = {"normalize": 1}.get(name)
     default = -1 if name in ("sort", "argsort", "topk", "glu", "kthvalue") else default
     dims = operation.get(2 if name in second else 1, "dims" if many else "dim")
     if name == "flip" and isinstance(dims, int):
@@ -155,8 +167,7 @@ def _along_other_axes(operation, out):
     if dims is None:
         return None  # over the ends of rows
     taken = [d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)]
-    alike = {(y.ndim, own) for y, own in _labelled(operation, operation.args)}
-    if where.axis in taken or len(alike) > 1:
+    if where.axis in taken or not taken:
         return None
     shift = sum(d < where.axis for d in taken) if out.ndim < x.ndim else 0
     return where._replace(axis=where.axis - shift)
@@ -176,9 +187,9 @@ def _pieces(operation, out):
     change = out.ndim - x.ndim
     if axis != where.axis:
         return where._replace(axis=where.axis + (change if axis < where.axis else 0))
-    if change or not out._is_view():
+    if change or not out._is_view() or not x.stride(axis):
         return None
-    start = (out.storage_offset() - x.storage_offset()) // max(1, x.stride(axis))
+    start = (out.storage_offset() - x.storage_offset()) // x.stride(axis)
     return where.picked(range(start, start + out.shape[axis]), operation.n)
 
 
@@ -186,6 +197,8 @@ def _pieces(operation, out):
 def _joined(operation, out):
     parts = operation.get(0, "tensors")
     labels = [where for _, where in _labelled(operation, parts)]
+    if len({t.ndim for t in parts}) > 1:
+        return None  # an empty one may have fewer axes
     where, axis, change = labels[0], operation.get(1, "dim", 0) % out.ndim, out.ndim - parts[0].ndim
     if not change and {w.axis for w in labels} == {axis}:  # one after the other
         n = operation.n
@@ -279,11 +292,18 @@ def _leading(operation, out):
     return where if where.axis < x.ndim - kept() else None
 
 
+@follows("prelu")
+def _by_channel(operation, out):
+    return operation.label_of(operation.args[0])
+
+
 @follows(DIMENSION_FREE)
 def _images(operation, out):
     """Operations on images or channels, samples first."""
     x = operation.args[0]
-    return operation.label_of(x) if operation.label_of(x).axis == 0 and x.ndim >= 2 else None
+    first = operation.label_of(x).axis == 0 and x.ndim >= 2
+    bags = operation.function.__name__ == "embedding_bag" and x.is_floating_point()  # the table
+    return operation.label_of(x) if first and not bags else None
 
 
 @follows("batch_norm")

@@ -28,7 +28,7 @@ ELEMENTWISE = (
     detach requires_grad_ sign sgn round floor ceil trunc frac square reciprocal erf erfc sinc
     positive eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or
     bitwise_not isnan isinf isfinite nan_to_num zeros_like ones_like full_like empty_like rand_like
-    randn_like zero fill copy data real absolute signbit heaviside prelu special_expit"""
+    randn_like zero fill copy data real absolute signbit heaviside special_expit"""
 )
 # what tells something of a tensor and makes none
 INFORMATION = """shape size dim ndim ndimension numel nelement dtype device layout is_nested is_cuda
@@ -44,11 +44,31 @@ CREATED = {"zeros", "ones", "empty", "eye", "arange", "linspace"} | {
 DIMENSION_FREE = """group_norm instance_norm local_response_norm interpolate upsample
     pixel_shuffle pixel_unshuffle channel_shuffle embedding_bag"""
 
+# what networks are made of, and whose labels nobody doubts
+CORE = (
+    ELEMENTWISE
+    + """ view reshape flatten unflatten squeeze unsqueeze transpose swapaxes t T mT permute movedim
+    expand sum mean amax amin softmax log_softmax logsumexp chunk split unbind select narrow cat
+    stack matmul rmatmul bmm mm addmm baddbmm einsum linear pad embedding layer_norm
+    scaled_dot_product_attention rms_norm group_norm instance_norm batch_norm prelu
+    conv1d conv2d conv3d
+    conv_transpose1d conv_transpose2d conv_transpose3d max_pool1d max_pool2d max_pool3d avg_pool1d
+    avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate embedding_bag
+    __getitem__ any all max min cpu cuda """
+)
+# torch's own take their arguments in another order than those of torch.nn.functional
+_OTHER_ORDER = {"embedding", "embedding_bag", "batch_norm", "instance_norm"}
+
 
 @functools.cache
 def name_of(function):
     """The name of an operation, the same for a function, a method and an operator in place."""
-    name = getattr(function, "__name__", "")
+    name, module = getattr(function, "__name__", ""), getattr(function, "__module__", None) or ""
+    if module.startswith("torch._ops"):
+        return f"{module}.{name}"  # of any library
+    if name in _OTHER_ORDER and module == "torch":
+        return f"torch.{name}"
     if name == "__get__":
         return getattr(function.__self__, "__name__", "")
     if name.startswith("__"):
@@ -56,3 +76,10 @@ def name_of(function):
     if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
         name = name[:-1]
     return ALIASES.get(name, name)
+
+
+@functools.cache
+def is_in_place(function):
+    """Whether an operation writes to its first argument."""
+    name = getattr(function, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")

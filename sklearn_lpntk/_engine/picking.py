@@ -10,62 +10,42 @@ from .samples import CONSTANT, UNKNOWN, Samples, aligned, owned
 def _item(operation, out):
     x, index = operation.args
     where = operation.label_of(x)
-    entries = _entries(index, x.ndim)
-    tensors = [i for i, _, _ in entries if isinstance(i, torch.Tensor)]
-    axis = position = 0
-    for i, taken, given in entries:
-        if where == CONSTANT:
-            if isinstance(i, torch.Tensor):
-                own = operation.label_of(i)
-                whole = len(tensors) == 1 and i.dtype != torch.bool
-                return own._replace(axis=position + own.axis) if whole else None
-            position += given
-            continue
-        if axis <= where.axis < axis + taken:
-            rows = _rows_of(i, where.axis - axis, x.shape[where.axis], len(tensors))
-            if rows is None:
-                return None
-            if rows != range(x.shape[where.axis]):
-                where = where.picked(rows, operation.n)
-            return where._replace(axis=position)
-        # of several tensors, the first makes the axis that they share
-        again = isinstance(i, torch.Tensor) and i is not tensors[0]
-        axis, position = axis + taken, position + (0 if again else given)
+    if where == CONSTANT:  # one row for every entry of the index
+        return operation.label_of(index) if index.dtype == torch.int64 else None
+    kinds = {type(i) for i in _parts(index)}
+    if kinds <= {int, slice, type(None), type(Ellipsis)}:
+        return _sliced(x, index, where, operation.n)
+    numbers = torch.arange(x.shape[where.axis], device=x.device)
+    numbers = numbers.view([-1 if a == where.axis else 1 for a in range(x.ndim)]).expand(x.shape)
+    picked = numbers[index]  # of every entry, where it was
+    for axis in range(picked.ndim):
+        rows = picked.movedim(axis, 0).flatten(1)
+        if rows.numel() and (rows == rows[:, :1]).all():
+            return where.picked(rows[:, 0].tolist(), operation.n)._replace(axis=axis)
     return None
 
 
-def _entries(index, ndim):
-    """Parts of an index that cover all axes: (part, axes that it takes, axes that it gives)."""
-    index = [*index] if isinstance(index, tuple) else [index]
-    index = [torch.as_tensor(i) if isinstance(i, list) else i for i in index]
-    if any(isinstance(i, bool) for i in index):
-        raise TypeError("An index of one boolean.")
-    taken = [0 if i is None or i is Ellipsis else _n_axes(i) for i in index]
-    missing = [(slice(None), 1, 1)] * (ndim - sum(taken))
-    out, filled = [], False
-    for i, axes in zip(index, taken):
-        if i is Ellipsis:
-            out, filled = out + missing, True
-        elif isinstance(i, torch.Tensor):
-            out.append((i, axes, i.ndim if i.dtype != torch.bool else 1))
-        else:
-            out.append((i, axes, int(i is None or isinstance(i, slice))))
-    return out if filled else out + missing
+def _parts(index):
+    return index if isinstance(index, tuple) else (index,)
 
 
-def _n_axes(i):
-    return i.ndim if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1
-
-
-def _rows_of(i, offset, size, n_tensors):
-    """Entries that a part of an index picks along the axis of the samples; None if not a list."""
-    if isinstance(i, slice):
-        return range(*i.indices(size))
-    if not isinstance(i, torch.Tensor) or (n_tensors > 1 and (i.ndim, i.dtype) != (1, torch.int64)):
-        return None
-    if i.dtype == torch.bool:
-        return i.nonzero()[:, offset].tolist()
-    return i.tolist() if i.ndim == 1 else None
+def _sliced(x, index, where, n):
+    """The label after an index of slices and integers alone."""
+    parts = [*_parts(index)]
+    missing = x.ndim - sum(i is not None and i is not Ellipsis for i in parts)
+    at = next((k for k, i in enumerate(parts) if i is Ellipsis), len(parts))
+    parts[at : at + 1] = [slice(None)] * missing
+    axis = position = 0
+    for i in parts:
+        if i is not None and axis == where.axis:
+            rows = range(x.shape[axis])[i]
+            if isinstance(rows, int):
+                return None
+            where = where if len(rows) == x.shape[axis] else where.picked(rows, n)
+            return where._replace(axis=position)
+        axis += i is not None
+        position += not isinstance(i, int)
+    return None
 
 
 @follows("index_select", several=True)

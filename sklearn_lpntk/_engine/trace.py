@@ -23,6 +23,7 @@ class Trace:
     logits: torch.Tensor
     scalars: torch.Tensor
     known: bool  # whether the rows of every call are known to be of their samples
+    plain: bool  # whether only common operations tell so
     path: tuple  # operations, and what was recorded of them
     recorder: Recorder
 
@@ -65,7 +66,8 @@ class Tracer:
             logits = self.forward(recorder, x)
             recorder.recording = False
             known = recorder.label_of(logits) == Samples(0) or n == 1
-            scalars = self.objective(logits, y)
+            plain = known and recorder.plain
+        scalars = self.objective(logits, y)
         self._require_seen(recorder, scalars)
         with explained():
             self._backward(recorder, scalars)
@@ -73,12 +75,14 @@ class Tracer:
         blocks = self._blocks(calls, recorder, rooms or {})
         slow = self._slow(x, y, logits, scalars)
         path = (*recorder.path, *(call.use.signature for call in calls))
-        return Trace(blocks, slow, calls, logits.detach(), scalars, known, path, recorder)
+        return Trace(blocks, slow, calls, logits.detach(), scalars, known, plain, path, recorder)
 
     def _require_seen(self, recorder, scalars):
         if recorder.views_were_written_to and not self.plan.clone:
             raise Refuted(self.plan.but(clone=True))
         hidden = hidden_uses(scalars, recorder.calls, self.covered)
+        derived = [w for call in recorder.calls for w in call.weights.values() if w.is_stale]
+        hidden = hidden.union(*(w.names for w in derived))
         if recorder.opaque or hidden:
             raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque | hidden))
 

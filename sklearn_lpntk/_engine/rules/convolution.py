@@ -138,7 +138,7 @@ class Convolution:
         padding = tuple(_padding(given["padding"], kernel, dilation))
         groups = given["groups"] or 1
         use = ConvolutionUse(x.detach(), kernel, stride, padding, dilation, groups)
-        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)
 
 
 @dataclass
@@ -200,7 +200,7 @@ class TransposedConvolution:
         use = TransposedUse(
             x.detach(), tuple(weight.shape[2:]), stride, padding, dilation, groups
         )  # fmt: skip
-        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)
 
 
 def _each(value, n_axes, default):

@@ -37,7 +37,7 @@ class Embedding:
         if padding is not None and padding < 0:
             padding += len(given["weight"])
         use = EmbeddingUse(given["input"], padding)
-        return recorder.record(use, {"weight": given["weight"]}, out, (args, kwargs))
+        return recorder.record(use, {"weight": given["weight"]}, out)
 
 
 @dataclass
@@ -70,11 +70,12 @@ class EmbeddingBag:
     def apply(cls, recorder, name, function, args, kwargs):
         given = arguments(cls.options, args, kwargs)
         mode, weighted = given["mode"] or "mean", given["per_sample_weights"] is not None
-        if given["input"].ndim != 2 or weighted or mode not in ("sum", "mean"):
+        indices = given["input"].ndim == 2 and not given["input"].is_floating_point()
+        if not indices or weighted or mode not in ("sum", "mean"):
             return NotImplemented
         out = recorder.run(name, function, args, kwargs)
         padding = given["padding_idx"]
         if padding is not None and padding < 0:
             padding += len(given["weight"])
         use = BagUse(given["input"], padding, mode == "mean")
-        return recorder.record(use, {"weight": given["weight"]}, out, (args, kwargs))
+        return recorder.record(use, {"weight": given["weight"]}, out)

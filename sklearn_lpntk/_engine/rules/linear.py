@@ -46,9 +46,7 @@ class Linear:
             with recorder:
                 return torch.nn.functional.linear(x, weight) + bias
         out = recorder.run(name, function, args, kwargs)
-        return recorder.record(
-            LinearUse(x.detach()), {"weight": weight, "bias": bias}, out, (args, kwargs)
-        )
+        return recorder.record(LinearUse(x.detach()), {"weight": weight, "bias": bias}, out)
 
 
 class MatMul:
@@ -62,16 +60,14 @@ class MatMul:
         if a is None or (recorder.weight(a) and recorder.weight(b)):
             return NotImplemented
         if recorder.weight(a):
-            if b.ndim < 2:
+            if a.ndim < 2 or b.ndim < 2:
                 return NotImplemented
             with recorder:
                 return torch.matmul(b.mT, a.mT).mT
         if b.ndim != 2:
             return batched_product(recorder, a, b)
         out = recorder.run(name, function, args, kwargs)
-        return recorder.record(
-            LinearUse(a.detach(), transposed=True), {"weight": b}, out, (args, kwargs)
-        )
+        return recorder.record(LinearUse(a.detach(), transposed=True), {"weight": b}, out)
 
 
 class AddMM:
@@ -89,4 +85,4 @@ class AddMM:
                 return torch.mm(x, weight) + bias
         out = recorder.run(name, function, args, kwargs)
         use = LinearUse(x.detach(), transposed=True)
-        return recorder.record(use, {"weight": weight, "bias": bias}, out, (args, kwargs))
+        return recorder.record(use, {"weight": weight, "bias": bias}, out)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from ..samples import by_sample
 from .terms import Entries, Use, arguments, gathered
@@ -50,8 +49,6 @@ class Normalisation:
 
     @classmethod
     def apply(cls, recorder, name, function, args, kwargs):
-        if function is not getattr(F, name):
-            return NotImplemented  # torch's own has its arguments in another order
         given = arguments(cls.options[name], args, kwargs)
         if name == "batch_norm" and (given["training"] or given["running_mean"] is None):
             return NotImplemented  # of the batch: no sample has it for itself
@@ -62,4 +59,4 @@ class Normalisation:
         channels = "normalized_shape" not in given
         kept = x.ndim - 1 if channels else len(given["normalized_shape"])
         use = NormalisedUse(x, lambda x: function(x, **rest), kept, channels)
-        return recorder.record(use, weights, out, (args, kwargs))
+        return recorder.record(use, weights, out)
