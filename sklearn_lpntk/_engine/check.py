@@ -5,8 +5,9 @@ the graph tells that no other use of a parameter exists (`capture.hidden_uses`).
 sum of the rows with random weights, divided by their norms so that the large can't hide the
 small, must be what one plain backward pass gives, parameter by parameter. That proves the rules
 on every path that batches take through the network, once; and every batch in which it is only
-guessed of which samples the rows are. A parameter that differs changes the plan, and the run
-starts again. A few rows are run by themselves: their logits must be those of the batch.
+guessed of which samples the rows are, in which rarer operations tell it, or in which a parameter
+takes the autograd rule. A parameter that differs changes the plan, and the run starts again. A
+few rows are run by themselves: their logits must be those of the batch.
 """
 
 import torch
