@@ -166,13 +166,10 @@ def _named(flat, has_biases, projected):
 
 
 def _recurrent(kind):
-    def compose(*args):
-        if isinstance(args[3], bool):
-            input, hx, flat, has_biases, num_layers, dropout, train, bidirectional, first = args
-            sizes = None
-        else:
-            input, sizes, hx, flat, has_biases, num_layers, dropout, train, bidirectional = args
-            sizes, first = sizes.tolist(), False
+    def compose(input, *args):
+        packed = not isinstance(args[2], bool)
+        sizes, args = (args[0].tolist(), (*args[1:], False)) if packed else (None, args)
+        hx, flat, has_biases, num_layers, dropout, train, bidirectional, first = args
         if train and dropout:
             return None  # random numbers
         states = tuple(hx) if kind == "lstm" else (hx,)
