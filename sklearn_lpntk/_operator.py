@@ -1,13 +1,19 @@
 """The kernel matrix as users see it: numpy in, numpy out, nothing computed before it is asked."""
 
+from numbers import Integral
+
 import numpy as np
 import torch
+from scipy.sparse.linalg import LinearOperator
 
 from ._engine.kernel import Kernel, pick
 
 
-class KernelOperator:
+class KernelOperator(LinearOperator):
     """A kernel matrix that is computed when it is asked for, tile by tile.
+
+    It is a scipy ``LinearOperator``, for solvers and eigensolvers: products by ``@`` need no entry
+    of the kernel. ``K[i]``, ``K[i, j]`` and slices give entries, ``numpy.asarray(K)`` gives all.
 
     Row ``i * R + r`` belongs to sample i and cotangent r; all kernels but the full eNTK
     (R = K) have R = 1, so that rows are samples.
@@ -21,21 +27,52 @@ class KernelOperator:
     """
 
     def __init__(self, features, other=None, *, working_memory=1024):
-        self.kernel = Kernel(features, other, memory=int(working_memory * 2**20))
+        self._take_over(Kernel(features, other, memory=int(working_memory * 2**20)))
+
+    def _take_over(self, kernel):
+        self.kernel = kernel
+        dtype = str(kernel.left.dtype).removeprefix("torch.")
+        LinearOperator.__init__(self, np.dtype(dtype), kernel.shape)
+
+    @staticmethod
+    def _of(kernel):
+        operator = LinearOperator.__new__(KernelOperator)
+        operator._take_over(kernel)
+        return operator
 
     def restricted(self, samples):
         """The operator of some samples of a symmetric one."""
-        part = object.__new__(KernelOperator)
-        part.kernel = self.kernel.restricted(samples)
-        return part
+        return self._of(self.kernel.restricted(samples))
 
-    @property
-    def shape(self):
-        return self.kernel.shape
+    def _transpose(self):
+        return self if self.kernel.symmetric else self._of(self.kernel.transposed())
 
-    @property
-    def dtype(self):
-        return np.dtype(str(self.kernel.left.dtype).removeprefix("torch."))
+    _adjoint = _transpose  # it is real
+
+    def _matmat(self, V):
+        return self.matmul(V)
+
+    def _matvec(self, v):
+        return self.matmul(v.reshape(-1))
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("A lazy kernel has no array to share; its entries are computed anew.")
+        return self.toarray().astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __getitem__(self, index):
+        rows, cols = index if isinstance(index, tuple) else (index, slice(None))
+        single = tuple(0 if isinstance(i, Integral) else slice(None) for i in (rows, cols))
+        if not any(isinstance(i, (Integral, slice)) for i in (rows, cols)):
+            raise IndexError(
+                "K[i, j] takes an int or a slice for rows or for columns; of two arrays, "
+                "K.block(rows, cols) gives all rows and columns, as numpy.ix_ would."
+            )
+        rows, cols = ([i] if isinstance(i, Integral) else i for i in (rows, cols))
+        return self.block(rows, cols)[single]
 
     def block(self, rows, cols):
         """The entries of some rows and columns.

@@ -16,6 +16,7 @@ import time
 import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -208,10 +209,11 @@ def main():
     parser.add_argument("--nets", type=int, default=2000)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--out", default="random_nets.jsonl")
+    parser.add_argument("--out", default="artifacts/random_nets.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
     begin, outcomes = time.perf_counter(), []
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     with open(options.out, "a") as file:
         for seed in range(options.start, options.start + options.nets):
             if time.perf_counter() - begin > options.seconds:

@@ -57,6 +57,10 @@ class Kernel:
         part = subset(self.left, torch.as_tensor(samples))
         return Kernel(part, memory=self.memory, schedule=(self.panel, self.tile))
 
+    def transposed(self):
+        """The kernel with rows for columns."""
+        return Kernel(self.right, self.left, memory=self.memory)
+
     def tiles(self):
         """(rows, cols, tile) over slices of rows; the upper triangle of a symmetric kernel.
 

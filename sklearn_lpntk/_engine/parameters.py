@@ -128,7 +128,8 @@ def _in_single_precision(module):
         return module
     warnings.warn(
         "The network's parameters are in bfloat16, in which sums of gradients lose most digits: "
-        "its kernel is computed in a copy of it in float32. Pass net.float() to keep one copy.",
+        "its kernel is computed in a copy of it in float32. Pass such a copy, "
+        "copy.deepcopy(net).float(), to make it only once.",
         UserWarning,
         stacklevel=4,
     )

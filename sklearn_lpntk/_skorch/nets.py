@@ -86,6 +86,8 @@ def require_classifier(net):
             f"{type(unfrozen(net)).__name__}."
         )
     require_logits(unfrozen(net))
+    if isinstance(net, FrozenEstimator):
+        logits_module(net)  # it must have been trained
 
 
 # -- training -----------------------------------------------------------------------------

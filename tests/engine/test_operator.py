@@ -1,10 +1,13 @@
 """The lazy kernel matrix: indexing, precision, bit-stability."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from sklearn_lpntk._engine.factors import Dense
@@ -187,3 +190,54 @@ def test_the_diagonal_of_a_rectangle_is_refused(operator):
         rectangle.diag()
     with pytest.raises(ValueError, match="one-dimensional"):
         operator.block(3, slice(None))
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """A square one and a wide one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    X, y = torch.randn(30, 4), torch.arange(30) % 3
+    return empirical_ntk(net, X, y), empirical_ntk(net, X[:10], y[:10], X, y)
+
+
+class TestLinearOperator:
+    """What scipy and numpy expect of a lazy matrix."""
+
+    def test_products(self, kernels):
+        square, wide = kernels
+        A, B = square.toarray(), wide.toarray()
+        V = np.random.default_rng(0).normal(size=(30, 3))
+        assert isinstance(square, LinearOperator)
+        np.testing.assert_allclose(square @ V, A @ V)
+        np.testing.assert_allclose(square @ V[:, 0], A @ V[:, 0])
+        np.testing.assert_allclose(square.matvec(V[:, :1]), A @ V[:, :1])
+        np.testing.assert_allclose(V.T @ square, V.T @ A)
+        np.testing.assert_allclose(wide @ V, B @ V)
+        np.testing.assert_allclose(wide.T @ V[:10], B.T @ V[:10])
+        np.testing.assert_allclose((2 * wide).T @ V[:10], 2 * B.T @ V[:10])
+        assert (len(wide), wide.T.shape, wide.dtype) == (10, (30, 10), np.float64)
+
+    def test_entries(self, kernels):
+        square, wide = kernels
+        A, B = square.toarray(), wide.toarray()
+        np.testing.assert_array_equal(np.asarray(wide), B)
+        assert np.asarray(wide, dtype=np.float32).dtype == np.float32
+        assert square[3, 4] == A[3, 4]
+        assert square[-1, np.int64(2)] == A[-1, 2]
+        np.testing.assert_array_equal(square[3], A[3])
+        np.testing.assert_array_equal(wide[:, 5], B[:, 5])
+        np.testing.assert_array_equal(wide[2:9:3, [1, 2]], B[2:9:3][:, [1, 2]])
+        with pytest.raises(IndexError, match=r"K.block\(rows, cols\)"):
+            square[[1, 2], [3, 4]]
+        with pytest.raises(IndexError):
+            square[30, 0]
+
+    def test_solvers(self, kernels):
+        A = kernels[0].toarray()
+        values = eigsh(kernels[0], k=3, return_eigenvectors=False)
+        np.testing.assert_allclose(np.sort(values), np.linalg.eigvalsh(A)[-3:])
+
+    def test_a_pickle(self, kernels):
+        again = pickle.loads(pickle.dumps(kernels[1]))
+        np.testing.assert_array_equal(again.toarray(), kernels[1].toarray())

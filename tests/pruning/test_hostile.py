@@ -14,6 +14,7 @@ import torch
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_validate
@@ -361,3 +362,9 @@ def test_twins_are_visited_last_and_in_order():
 
 def test_n_clusters_matter_only_to_strategies_that_cluster():
     RedundancyPruner(net=make_net(), n_clusters=500, random_state=0).fit(X, y)
+
+
+def test_a_frozen_net_that_was_never_trained():
+    net = NeuralNetClassifier(nn.Linear(4, 3), criterion=nn.CrossEntropyLoss)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        RedundancyPruner(net=FrozenEstimator(net)).fit(np.random.rand(30, 4), np.arange(30) % 3)
