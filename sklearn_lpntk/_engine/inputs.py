@@ -91,7 +91,8 @@ def _to_tensor(value, dtype, device):
 
 
 def forward(module, x, prepare=None):
-    """Logits of shape (n, K): the module's output, or element 0 of a tuple (as in skorch).
+    """Logits of shape (n, K): the module's output, element 0 of a tuple (as in skorch), or what an
+    object or a dict calls ``logits`` (as in transformers).
 
     The module gets a copy of x: it may work in place. ``prepare`` is called with that copy.
     """
@@ -102,6 +103,10 @@ def forward(module, x, prepare=None):
     out = module(**x) if many else module(x)
     if isinstance(out, (tuple, list)):
         out = out[0]
+    elif isinstance(out, Mapping):
+        out = out.get("logits", out)
+    elif not isinstance(out, torch.Tensor):
+        out = getattr(out, "logits", out)
     # one logit a sample, or a squeezed batch of one
     if isinstance(out, torch.Tensor) and out.ndim < 2 and n_rows(x) in (1, out.numel()):
         return out.reshape(n_rows(x), -1)
@@ -127,7 +132,8 @@ def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
         given = f"shape {tuple(logits.shape)}" if tensor else f"a {type(logits).__name__}"
         raise ValueError(
             "The network must return logits of shape (n_samples, n_logits) or (n_samples,), or "
-            f"a tuple of which they are the first; for {n} samples it returned {given}."
+            "a tuple of which they are the first, or an object or dict that calls them 'logits'; "
+            f"for {n} samples it returned {given}. Wrap it in a module that returns them."
         )
     if not logits.is_floating_point():
         raise ValueError(f"The network must return floating point logits; got {logits.dtype}.")

@@ -26,5 +26,40 @@ def as_inputs(X, name="X"):
 
 
 def as_rows(X):
-    """X as it is where it has rows to be taken, else as an array."""
-    return X if isinstance(X, torch.Tensor) or is_lazy(X) else np.asarray(X)
+    """X as it is where it has rows to be taken, else as an array of numbers, if it holds some."""
+    if isinstance(X, torch.Tensor) or is_lazy(X):
+        return X
+    X = _numbers_of(X) if hasattr(X, "iloc") else np.asarray(X)
+    if X.dtype == object:
+        X = _unboxed(X)
+    return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
+
+
+def _numbers_of(frame):
+    """A pandas frame or series as an array: integers if all are, else floats, missing ones NaN."""
+    columns = {frame.name: frame} if frame.ndim == 1 else dict(frame.items())
+    kinds = {name: _kind(column) for name, column in columns.items()}
+    others = [f"{n!r} ({columns[n].dtype})" for n, kind in kinds.items() if kind not in "biuf"]
+    if others:
+        raise ValueError(
+            f"X has columns that are no numbers: {', '.join(others)}. The network takes numbers: "
+            "encode them, for example with sklearn.preprocessing.OneHotEncoder, or leave them out."
+        )
+    integers = {*kinds.values()} <= {"i", "u"} and not any(c.isna().any() for c in columns.values())
+    dtype = np.int64 if integers else np.float64
+    return frame.to_numpy(dtype=dtype, **({} if integers else {"na_value": np.nan}))
+
+
+def _kind(column):
+    """That of a column's numbers, also where they are objects."""
+    kind = getattr(column.dtype, "kind", "O")
+    return _unboxed(column.to_numpy()).dtype.kind if kind == "O" and len(column) else kind
+
+
+def _unboxed(X):
+    """An array of objects as one of the numbers that they are, if they are."""
+    try:
+        found = np.array(X.tolist())
+    except (TypeError, ValueError):
+        return X
+    return found if found.dtype.kind in "biuf" and found.shape == X.shape else X
