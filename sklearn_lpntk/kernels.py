@@ -47,12 +47,14 @@ def empirical_ntk(
     ----------
     module_or_net : nn.Module or fitted skorch net
         The network. It must return logits, of shape (n_samples, n_logits) or (n_samples,);
-        of a tuple, element 0 counts; of an object or dict, ``logits``. It is used in evaluation mode and comes back exactly
-        as it was. One in bfloat16 is computed in a float32 copy, with a warning.
+        of a tuple, element 0 counts; of an object or dict, ``logits``. It is used in evaluation
+        mode and comes back exactly as it was. One in bfloat16 is computed in a float32 copy,
+        with a warning.
     X : array, tensor or frame of shape (n_samples, ...), or dict of them
-        Inputs; numbers and booleans of any dtype, also a frame's nullable ones. Of an array on disk, or of any object with ``shape``, ``dtype`` and slices, only
-        a batch is read at a time. Floating arrays are cast to the parameters' dtype, integers
-        to int64; a dict is passed as keyword arguments.
+        Inputs; numbers and booleans of any dtype, also a frame's nullable ones. Of an array on
+        disk, or of any object with ``shape``, ``dtype`` and slices, only a batch is read at a
+        time. Floating arrays are cast to the parameters' dtype, integers to int64; a dict is
+        passed as keyword arguments.
     y : array of shape (n_samples,), default=None
         Logit columns 0..K-1 (0 and 1 for a network with one logit); needed by
         ``"lpntk"`` and ``"loss_gradient"``.
