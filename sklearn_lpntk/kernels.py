@@ -54,10 +54,11 @@ def empirical_ntk(
         Inputs; numbers and booleans of any dtype, also a frame's nullable ones. Of an array on
         disk, or of any object with ``shape``, ``dtype`` and slices, only a batch is read at a
         time. Floating arrays are cast to the parameters' dtype, integers to int64; a dict is
-        passed as keyword arguments.
+        passed as keyword arguments. A map-style torch ``Dataset`` of items x, (x, y) or dicts,
+        or a ``DataLoader`` of one that does not shuffle, is read a batch at a time.
     y : array of shape (n_samples,), default=None
         Logit columns 0..K-1 (0 and 1 for a network with one logit); needed by
-        ``"lpntk"`` and ``"loss_gradient"``.
+        ``"lpntk"`` and ``"loss_gradient"``; None takes those of a data set's items.
     X2, y2 : like X and y, default=None
         The samples of the columns; None means X and y, which costs half.
     kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient", "entk"} or callable, \

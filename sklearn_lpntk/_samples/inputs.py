@@ -7,6 +7,7 @@ import torch
 from scipy.sparse import issparse
 
 from .._engine.inputs import is_lazy, n_rows, require_real_numbers
+from .datasets import Items, is_dataset
 
 
 def as_inputs(X, name="X"):
@@ -15,6 +16,8 @@ def as_inputs(X, name="X"):
         raise ValueError(
             f"{name} is sparse; the network takes dense arrays: pass {name}.toarray()."
         )
+    if is_dataset(X):
+        X = Items(X, name).inputs
     X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
     try:
         require_real_numbers(X)

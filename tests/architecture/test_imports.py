@@ -54,6 +54,7 @@ INSIDE = {
         "entries": {"files"},
         "cache": {"entries", "files", "fingerprint", "locks"},
     },
+    "_samples": {"inputs": {"datasets"}},
     "_skorch": {"labels": {"nets"}},
 }
 GROUND = {"exceptions", "_version"}
