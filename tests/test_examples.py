@@ -107,3 +107,15 @@ def test_choose_architecture(gallery, capsys):
     assert found["P"].shape == (400, 4)
     assert found["figures"] == 1
     assert "rank correlation" in capsys.readouterr().out
+
+
+def test_equal_training(monkeypatch):
+    from sklearn_lpntk.datasets import load_digit_images
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import equal_training
+
+    X, y = (array[:200] for array in load_digit_images())
+    found = equal_training.accuracies(X, y, range(1), net=lambda: equal_training.make_net(2))
+    assert len(found) == 5
+    assert all(len(values) == 1 for values in found.values())

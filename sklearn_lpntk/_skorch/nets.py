@@ -158,6 +158,25 @@ def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
             raise
 
 
+def with_steps_of(net, X, columns, rows):
+    """A clone that takes as many optimizer steps on some rows as the net does on all.
+
+    Its epochs are scaled by the batches in one, as skorch's own loader counts them, and rounded.
+    """
+    batches = [_batches_of(net, X[k], columns[k]) for k in (slice(None), rows)]
+    epochs = round(net.max_epochs * batches[0] / max(1, batches[1]))
+    return clone(net).set_params(max_epochs=max(1, epochs))
+
+
+def _batches_of(net, X, columns):
+    """Batches in an epoch of training."""
+    net = clone(net)
+    with _seeded(net, 0):
+        _initialize(net, False)
+        data, _ = net.get_split_datasets(net_input(net, X), net_target(net, columns))
+        return len(net.get_iterator(data, training=True))
+
+
 def _initialize(net, from_scratch):
     if from_scratch and isinstance(net.module, nn.Module):
         for layer in net.module.modules():

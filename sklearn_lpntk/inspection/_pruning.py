@@ -61,6 +61,7 @@ class PruningCurveDisplay:
         cv=None,
         scoring=None,
         n_jobs=None,
+        budget=None,
         ax=None,
         band="se",
         **line_kw,
@@ -77,6 +78,8 @@ class PruningCurveDisplay:
         fractions : sequence of float, default=(0.2, 0.5, 0.8, 0.9, 0.95)
         cv, scoring, n_jobs
             As in :class:`~sklearn.model_selection.GridSearchCV`.
+        budget : {"epochs", "steps"}, default=None
+            How long a skorch net is retrained, as in ``RedundancyPruner``; None leaves it as it is.
         ax : matplotlib Axes, default=None
         band : {"se", "sd"} or None, default="se"
         **line_kw
@@ -92,8 +95,11 @@ class PruningCurveDisplay:
             {strategy: ["random"], fraction: [0.0]},
             {strategy: list(strategies), fraction: sorted(fractions)},
         ]
+        estimator = clone(estimator)
+        if budget is not None:
+            estimator.set_params(**{f"{prefix}budget": budget})
         search = GridSearchCV(
-            clone(estimator), grid, cv=cv, scoring=scoring, n_jobs=n_jobs, refit=False
+            estimator, grid, cv=cv, scoring=scoring, n_jobs=n_jobs, refit=False
         ).fit(X, y)
         results = search.cv_results_
         splits = [results[f"split{k}_test_score"] for k in range(search.n_splits_)]

@@ -37,6 +37,7 @@ from .._skorch.nets import (
     net_input,
     require_classifier,
     unfrozen,
+    with_steps_of,
 )
 from ..cluster._farthest_point import resolve_n_clusters
 from ._orders import STRATEGIES
@@ -110,6 +111,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         cluster.
     head_fraction : float in [0, 1], default=0.1
         Part of the largest cluster that ``prune_fraction="auto"`` drops.
+    budget : {"epochs", "steps"}, default="epochs"
+        How long a skorch net is retrained on the kept rows: for its ``max_epochs``, or for as many
+        optimizer steps as they are on all rows. Other final estimators take no notice.
+    parameters : str, sequence of str or callable, default=None
+        Which of the scoring net's parameters the kernel is of, as in
+        :func:`~sklearn_lpntk.kernels.empirical_ntk`. None means all.
     memory : str or joblib.Memory, default=None
         Caches the trained scoring net, and the order of each strategy, so that a grid over
         fractions and strategies trains it once a fold. Needs an int ``random_state``. The folder
@@ -225,6 +232,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             Interval(RealNotInt, 0, 1, closed="right"),
         ],
         "head_fraction": [Interval(Real, 0, 1, closed="both")],
+        "budget": [StrOptions({"epochs", "steps"})],
+        "parameters": [str, list, tuple, callable, None],
         "memory": [str, HasMethods(["cache"]), None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
@@ -246,6 +255,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         scope="all",
         n_clusters=0.1,
         head_fraction=0.1,
+        budget="epochs",
+        parameters=None,
         memory=None,
         n_jobs=None,
         random_state=None,
@@ -263,6 +274,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         self.scope = scope
         self.n_clusters = n_clusters
         self.head_fraction = head_fraction
+        self.budget = budget
+        self.parameters = parameters
         self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -405,6 +418,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 "decide_only": decide_only,
                 "n_components": self.n_components,
                 "refine": self.refine,
+                "parameters": self.parameters,
             },
             {"n_jobs": self.n_jobs, "store": self.store},
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
@@ -489,11 +503,13 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         self._encoder = own or ColumnEncoder.for_net(source, found.array, found.y)
         if isinstance(final, FrozenEstimator):
             return unfrozen(final)
-        columns = self._encoder.encode(found.y[kept])
+        columns = self._encoder.encode(found.y)
+        if self.budget == "steps":
+            final = with_steps_of(final, found.array, columns, kept)
         return fit_net(
             final,
             found.array[kept],
-            columns,
+            columns[kept],
             found.net_seed,
             from_scratch=isinstance(source, FrozenEstimator),
             **params,

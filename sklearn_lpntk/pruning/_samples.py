@@ -20,7 +20,8 @@ class Samples:
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
     options : dict
-        ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, refine``.
+        ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, refine,
+        parameters``.
     rng : numpy Generator
     sketch_seed : int
     """
@@ -63,7 +64,8 @@ class Samples:
             if store is not None:
                 name = kernel if isinstance(kernel, str) else "kernel"
                 store = store_path(store, name)
-            extractor = make_extractor(self.net, kernel=kernel)
+            names = self.options.get("parameters")
+            extractor = make_extractor(self.net, kernel=kernel, parameters=names)
             features = extract(
                 extractor,
                 self.X,
