@@ -12,11 +12,12 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
 from ._features import extract, make_extractor, operator_of
 from ._runtime.cache import warn_if_never_found
 from ._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from ._skorch.default_net import default_net
+from ._skorch.default_net import scoring_net
 from ._skorch.labels import ColumnEncoder, checked_classes
 from ._skorch.nets import net_input, require_classifier, trained
 
@@ -30,10 +31,10 @@ class LpNTKTransformer(
 
     Parameters
     ----------
-    net : skorch classifier, default=None
+    net : skorch classifier or nn.Module, default=None
         The network; it must emit logits. It is cloned and trained on the samples given to
-        `fit`; ``FrozenEstimator(net)`` is taken as it is, and integer labels are then its
-        logit columns. None means a small default net built from the data.
+        `fit`; ``FrozenEstimator(net)`` and a plain module are taken as they are, and integer labels
+        are then logit columns. None means a small default net built from the data.
     kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient"} or callable, default="lpntk"
         As in :func:`~sklearn_lpntk.kernels.empirical_ntk`.
     output : {"features", "kernel"}, default="features"
@@ -102,7 +103,7 @@ class LpNTKTransformer(
     """
 
     _parameter_constraints = {
-        "net": [HasMethods(["fit", "predict"]), None],
+        "net": [HasMethods(["fit", "predict"]), nn.Module, None],
         "kernel": [
             StrOptions({"lpntk", "pntk", "pntk_first", "loss_gradient"}),
             callable,
@@ -182,7 +183,7 @@ class LpNTKTransformer(
             classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
-            net = default_net(X, len(classes)) if self.net is None else self.net
+            net = scoring_net(self.net, X, len(classes))
             require_classifier(net)
             encoder = ColumnEncoder.for_net(net, X, y)
             with progress.stage("train net"):

@@ -1,9 +1,11 @@
-"""The small net that scores samples where the user gives none."""
+"""The net that scores samples: the user's, a plain module as one, or a small one of our own."""
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from torch import nn
+
+from .nets import as_trained
 
 
 class DefaultModule(nn.Module):
@@ -42,11 +44,18 @@ class DefaultModule(nn.Module):
         return self.layers((x.to(self.scale.dtype) - self.location) / self.scale)
 
 
+def scoring_net(net, X, n_classes):
+    """The net of an estimator's parameter ``net`` as a skorch classifier."""
+    if isinstance(net, nn.Module):
+        return as_trained(net, X)
+    return default_net(X, n_classes) if net is None else net
+
+
 def default_net(X, n_classes):
     """A small classifier for data of any shape, trained in seconds."""
     X = np.asarray(X)
     axes = 0 if X.ndim == 2 else None  # images are standardised as a whole
-    location, scale = X.mean(axis=axes), X.std(axis=axes)
+    location, scale = (f(X, axis=axes, dtype=np.float64) for f in (np.mean, np.std))
     return NeuralNetClassifier(
         DefaultModule,
         module__input_shape=X.shape[1:],

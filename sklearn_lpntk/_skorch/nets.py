@@ -1,5 +1,6 @@
 """The one file that knows how skorch nets work: their modules, inputs and training."""
 
+import copy
 import functools
 import signal
 import threading
@@ -13,14 +14,16 @@ from sklearn.frozen import FrozenEstimator
 from skorch import (
     NeuralNet,
     NeuralNetBinaryClassifier,
+    NeuralNetClassifier,
     NeuralNetRegressor,
 )
 from torch import nn
 
-from .._engine.inputs import checked_forward
+from .._engine.inputs import checked_forward, to_batch
 from .._engine.parameters import select_parameters
+from .._engine.session import borrowed
 from .._runtime.cache import cached
-from .._runtime.turns import seeded
+from .._runtime.turns import exclusive, seeded
 
 
 def is_skorch_net(estimator):
@@ -156,6 +159,22 @@ def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
             with torch.no_grad():
                 checked_forward(unwrapped(net.module_).eval(), to_device)
             raise
+
+
+def as_trained(module, X):
+    """A copy of a plain module as a trained classifier: it is used as it is."""
+    with exclusive(module):
+        module = copy.deepcopy(unwrapped(module))
+    like = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if like is None:
+        raise ValueError("The network has no parameters, so it has no tangent kernel.")
+    with borrowed(module):
+        logits = checked_forward(module, to_batch(X, slice(0, 2), like.dtype, like.device))
+    kind, criterion = NeuralNetClassifier, nn.CrossEntropyLoss
+    if logits.shape[1] == 1:
+        kind, criterion = NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss
+    net = kind(module, criterion=criterion, train_split=None, verbose=0, device=str(like.device))
+    return FrozenEstimator(net.initialize())
 
 
 def with_steps_of(net, X, columns, rows):

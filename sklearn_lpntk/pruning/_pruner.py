@@ -26,10 +26,11 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
 from skorch import NeuralNetClassifier
+from torch import nn
 
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from .._skorch.default_net import default_net
+from .._skorch.default_net import scoring_net
 from .._skorch.labels import ColumnEncoder, checked_classes
 from .._skorch.nets import (
     fit_net,
@@ -76,10 +77,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     ----------
     estimator : classifier, default=None
         Fitted on the kept rows; None retrains the scoring net.
-    net : skorch classifier, default=None
+    net : skorch classifier or nn.Module, default=None
         Scores the samples; it must emit logits. None means ``estimator`` if that is a skorch
         net, else a small default net built from the data. A net that is trained already is
-        ``FrozenEstimator(net)``; its integer labels are logit columns.
+        ``FrozenEstimator(net)``; its integer labels are logit columns. So is a plain ``nn.Module``,
+        which is used as it is.
     strategy : {"herding", "coverage", "clean_coverage", "redundant", "head", "redundant+head", \
             "keep_head", "random", "el2n", "grand", "k_center", "k_center_input"}, \
             default="herding"
@@ -219,7 +221,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit", "predict"]), None],
-        "net": [HasMethods(["fit", "predict"]), None],
+        "net": [HasMethods(["fit", "predict"]), nn.Module, None],
         "strategy": [StrOptions(set(STRATEGIES))],
         "prune_fraction": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "kernel": [
@@ -315,6 +317,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """
         fit_params = self._routed("fit", fit_params)
         self._check_parameters()
+        if self.estimator is None and isinstance(self.net, nn.Module):
+            raise TypeError(
+                "estimator=None retrains the scoring net, but net is a plain module, and nothing "
+                "says how to train it: pass estimator=, or net= as a skorch classifier."
+            )
         with unfitted_on_error(self):
             progress = FitProgress(self, 3, X, y, verbose=self.verbose)
             found = self._select(X, y, progress, decide_only=self._decides_only)
@@ -403,7 +410,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         if isinstance(self.n_clusters, Integral) and strategy.clusters:
             resolve_n_clusters(self.n_clusters, len(y))  # raises where there are too many
         net = self.estimator if self.net is None and is_skorch_net(self.estimator) else self.net
-        net = default_net(array, len(classes)) if net is None else net
+        net = scoring_net(net, array, len(classes))
         if strategy.needs_net or not is_skorch_net(net):
             require_classifier(net)
         return score_samples(

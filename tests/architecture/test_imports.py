@@ -55,7 +55,7 @@ INSIDE = {
         "cache": {"entries", "files", "fingerprint", "locks"},
     },
     "_samples": {"inputs": {"datasets"}},
-    "_skorch": {"labels": {"nets"}},
+    "_skorch": {"labels": {"nets"}, "default_net": {"nets"}},
 }
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know
