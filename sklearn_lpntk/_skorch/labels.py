@@ -1,5 +1,7 @@
 """Labels of any kind, and the logit columns that stand for them."""
 
+import warnings
+
 import numpy as np
 from scipy.special import softmax
 from sklearn.frozen import FrozenEstimator
@@ -64,6 +66,7 @@ class ColumnEncoder:
             )
         if _are_columns(classes) and classes[-1] < n_available:
             return cls(classes, classes)
+        _warn_of_weights(net, classes)
         return cls(classes, np.arange(len(classes)))
 
     def encode(self, y):
@@ -91,6 +94,20 @@ class ColumnEncoder:
             return softmax(proba[:, self.columns], axis=1)
         proba = np.maximum(proba[:, self.columns], np.finfo(proba.dtype).tiny)
         return proba / proba.sum(axis=1, keepdims=True)
+
+
+def _warn_of_weights(net, classes):
+    """Warn of class weights that belong to other columns than the labels get."""
+    weights = net.get_params(deep=False).get("criterion__weight")
+    if weights is not None and len(weights) != len(classes):
+        warnings.warn(
+            f"criterion__weight has {len(weights)} entries, but y has the {len(classes)} labels "
+            f"{classes[:5].tolist()}, which become the columns 0 to {len(classes) - 1} (does a "
+            "fold lack a class?): labels would take each other's weights. Encode y as the columns "
+            "0..K-1 yourself, or give the net classes= with the label of every column.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _are_columns(classes):

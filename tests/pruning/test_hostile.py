@@ -368,3 +368,18 @@ def test_a_frozen_net_that_was_never_trained():
     net = NeuralNetClassifier(nn.Linear(4, 3), criterion=nn.CrossEntropyLoss)
     with pytest.raises(NotFittedError, match="not fitted yet"):
         RedundancyPruner(net=FrozenEstimator(net)).fit(np.random.rand(30, 4), np.arange(30) % 3)
+
+
+def test_class_weights_of_a_fold_that_lacks_a_class():
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    net = NeuralNetClassifier(
+        nn.Linear(4, 3), criterion=nn.CrossEntropyLoss, criterion__weight=weights, verbose=0,
+        train_split=None, max_epochs=1,
+    )  # fmt: skip
+    X, y = load_iris(return_X_y=True)
+    names, rows = np.array(["a", "b", "c"])[y], y != 1
+    model = RedundancyPruner(LogisticRegression(max_iter=500), net=net, random_state=0)
+    model.fit(X, names)  # every label has its weight
+    model.fit(X[rows], y[rows])  # integers are columns
+    with pytest.warns(UserWarning, match=r"3 entries, but y has the 2 labels \['a', 'c'\]"):
+        model.fit(X[rows], names[rows])
