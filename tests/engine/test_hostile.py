@@ -186,7 +186,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("output", "message"),
         [
-            (lambda z: {"logits": z}, "returned a dict"),
+            (lambda z: {"scores": z}, "returned a dict"),
             (lambda z: None, "returned a NoneType"),
             (lambda z: z[:, :0], r"returned shape \(4, 0\)"),
             (lambda z: z.argmax(1), "floating point logits; got torch.int64"),
