@@ -14,6 +14,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nets
@@ -123,7 +124,7 @@ def best_vmap(module, X, y):
     for chunk in (c for c in CHUNKS if c <= len(X)):
         kernel, n = by_vmap(chunk), min(len(X), max(32, chunk))
         kernel(module, X[:chunk], y[:chunk])  # what is set up once
-        seconds = seconds_of(lambda: kernel(module, X[:n], y[:n])) / n  # noqa: B023
+        seconds = seconds_of(partial(kernel, module, X[:n], y[:n])) / n
         if seconds > 1.2 * least:
             break
         if seconds < least:
@@ -209,13 +210,13 @@ def measure(row, n, repeats):
     """Print the row: ratios with the check and without it, seconds, passes, difference."""
     module, (X, y) = row.make().eval(), make_data(n, row.shape)
     torch.backends.mha.set_fastpath_enabled(False)  # the peers need gradients
-    ours = lambda: row.kernel(module, X, y)  # noqa: E731
+    ours = partial(row.kernel, module, X, y)
     extractor = make_extractor(module, kernel="lpntk")
-    features, epoch = (lambda: extract(extractor, X, y)), (lambda: training_pass(module, X, y))
+    features, epoch = partial(extract, extractor, X, y), partial(training_pass, module, X, y)
     passes = np.divide(*alternate(repeats, features, epoch))
     for name, find in row.peers.items():
         peer = find(module, X, y)
-        theirs = lambda: peer(module, X, y)  # noqa: B023, E731
+        theirs = partial(peer, module, X, y)
         expected = theirs()
         error = np.linalg.norm(ours() - expected) / np.linalg.norm(expected)
         on, off, other = alternate(repeats, ours, unchecked(ours), theirs)

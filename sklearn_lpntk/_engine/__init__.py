@@ -11,6 +11,7 @@ Torch only: nothing here knows scikit-learn or skorch. Read in this order:
 ``blocks``       from calls to factors of parameters,
 ``autograd``     the slow, obviously right rule for every other parameter,
 ``factors``      how a per-sample gradient is stored and multiplied, by ``products``,
+``forms``        which of its forms a factor takes,
 ``plan``         what a run rests on, and the loop that tries again,
 ``trace``        one batch,
 ``check``        the self-check,

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from .factors import Dense, lookup_factor, outer_factor
+from .factors import Dense
+from .forms import lookup_factor, outer_factor
 from .rules import Entries, Matrices, Positions, Rows
 from .rules.convolution import ConvolutionUse
 from .rules.linear import LinearUse

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .factors import Dense, alike
+from .factors import Dense
+from .forms import alike
 from .products import padded, slices
 from .session import full_precision
 

@@ -34,6 +34,7 @@ ALLOWED = {
 ENGINE = [
     {"cotangents", "inputs", "names", "parameters", "plan", "products", "session", "task"},
     {"factors", "objectives", "samples"},
+    {"forms"},
     {"compositions", "features", "following", "rules"},
     {"autograd", "blocks", "picking", "shards", "sketch"},
     {"capture", "sources"},

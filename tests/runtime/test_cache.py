@@ -1,5 +1,6 @@
 """The cache: damaged files, what the log tells, and keys that can't be found again."""
 
+import functools
 import logging
 import threading
 from contextlib import suppress
@@ -234,7 +235,7 @@ class TestNeverFound:
 
     def test_only_what_changes_at_every_call_is_warned_of(self, tmp_path, monkeypatch):
         def call(a, **change):
-            compute = lambda: STATE.update(change)  # noqa: E731
+            compute = functools.partial(STATE.update, change)
             cached(str(tmp_path), "value", compute, {"code": uses_state, "a": a})
 
         monkeypatch.setattr(f"{__name__}.STATE", dict(STATE))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from ..factors import is_dense_cheaper
+from ..forms import is_dense_cheaper
 from ..products import slices
 from ..samples import by_sample
 from .terms import Entries, Matrices, Positions, Use, arguments, gathered
