@@ -20,7 +20,7 @@ from ._runtime.fingerprint import NoFingerprintError, fingerprint
 from ._runtime.memory import limit_of
 from ._runtime.parallel import can_travel, parallel_map
 from ._samples.columns import as_columns
-from ._samples.datasets import Items, is_dataset
+from ._samples.datasets import labels_of
 from ._samples.digest import data_digest
 from ._samples.inputs import as_inputs
 from ._skorch.nets import logits_module
@@ -70,9 +70,8 @@ def extract(
     extractor, X, y=None, n_components=None, seed=None, *, store=None, n_jobs=None, names=("X", "y")
 ):
     """Features of labelled samples: in memory, in a store, or computed anew at every use."""
-    if is_dataset(X) and y is None and extractor.objective.needs_y:
-        y = Items(X, names[0]).labels()
     X = as_inputs(X, names[0])
+    y = labels_of(X) if y is None and extractor.objective.needs_y else y
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else Sketch(int(n_components), seed)
     workers = parallel_map(n_jobs)

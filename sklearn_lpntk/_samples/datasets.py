@@ -10,6 +10,12 @@ def is_dataset(X):
     return isinstance(X, (Dataset, DataLoader))
 
 
+def labels_of(inputs):
+    """The labels that a data set gives with its inputs, read item by item; None without any."""
+    rows = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    return rows.items.labels() if isinstance(rows, Rows) else None
+
+
 class Items:
     """A map-style data set: items x, (x, y), or dicts of inputs.
 
@@ -55,15 +61,15 @@ class Rows:
     """One input of a data set, by slices."""
 
     def __init__(self, items, key):
-        self._items, self._key = items, key
+        self.items, self._key = items, key
         first = self[:1]
         self.shape, self.dtype = (len(items), *first.shape[1:]), first.dtype
 
     def __len__(self):
-        return len(self._items)
+        return len(self.items)
 
     def __getitem__(self, rows):
-        inputs, _ = self._items.batch(range(len(self))[rows])
+        inputs, _ = self.items.batch(range(len(self))[rows])
         return np.asarray(inputs if self._key is None else inputs[self._key])
 
 
