@@ -54,6 +54,24 @@ class Call:
     guess: tuple | None  # what a guessed label is refuted by
     behind: list  # nodes of the graph that the other arguments come from
     gradients: list = field(default_factory=list)  # one tensor or None per scalar
+    versions: list = field(init=False)  # of what the rule keeps
+
+    def __post_init__(self):
+        self.versions = self._versions
+
+    @property
+    def _versions(self):
+        return [_version(v) for v in vars(self.use).values() if isinstance(v, torch.Tensor)]
+
+    @property
+    def names(self):
+        """Parameters that take part in it."""
+        return frozenset().union(*(w.names for w in self.weights.values()))
+
+    @property
+    def is_stale(self):
+        """Whether a derived weight, or an input that the rule keeps, was written to since."""
+        return self.versions != self._versions or any(w.is_stale for w in self.weights.values())
 
 
 class Recorder(TorchFunctionMode):

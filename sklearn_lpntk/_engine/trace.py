@@ -81,8 +81,7 @@ class Tracer:
         if recorder.views_were_written_to and not self.plan.clone:
             raise Refuted(self.plan.but(clone=True))
         hidden = hidden_uses(scalars, recorder.calls, self.covered)
-        derived = [w for call in recorder.calls for w in call.weights.values() if w.is_stale]
-        hidden = hidden.union(*(w.names for w in derived))
+        hidden = hidden.union(*(call.names for call in recorder.calls if call.is_stale))
         if recorder.opaque or hidden:
             raise Refuted(self.plan.but(autograd=self.plan.autograd | recorder.opaque | hidden))
 

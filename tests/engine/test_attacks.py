@@ -211,3 +211,21 @@ def test_no_form_hides_a_row(name):
     net.kept = None
     phi = oracle_features(net, X[rows], y[rows], "lpntk")
     assert_same_kernel(found, (phi @ phi.T).numpy(), 1e-9)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(D, D), nn.LayerNorm(D), nn.BatchNorm1d(D)])
+def test_an_input_that_is_written_to_later_is_an_error_as_in_training(layer):
+    """Autograd needs it for the weight's gradient; only a rule would take what is there by then."""
+
+    def use(net, h, flag):
+        x = h * 1.0
+        out = net.layer(x)
+        x.mul_(3.0 if flag.any() else 1.0)
+        return out
+
+    torch.manual_seed(1)
+    net, (X, y) = Net(use), data()
+    net.layer = layer
+    net = net.double().eval()
+    with pytest.raises((RuntimeError, ValueError), match="modified by an inplace operation"):
+        empirical_ntk(net, X, y, batch_size=BATCH)
