@@ -218,9 +218,9 @@ def test_an_input_that_is_written_to_later_is_an_error_as_in_training(layer):
     """Autograd needs it for the weight's gradient; only a rule would take what is there by then."""
 
     def use(net, h, flag):
-        x = h * 1.0
+        x, other = h * 1.0, h * 1.0
         out = net.layer(x)
-        x.mul_(3.0 if flag.any() else 1.0)
+        (x if flag.any() else other).mul_(3.0)
         return out
 
     torch.manual_seed(1)
