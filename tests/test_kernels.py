@@ -103,6 +103,15 @@ def test_entk_where_the_last_layer_gives_logits_to_some_batches_only():
     assert_same_kernel(half.toarray(), expected[:36, 36:])
 
 
+def test_as_many_scalars_in_every_batch():
+    def kernel(logits, y):
+        return logits[:, None].expand(-1, 1 + int((y == 2).any()), -1)
+
+    labels = np.repeat([0, 2], 6)
+    with pytest.raises(ValueError, match="2 scalars a sample in one batch and 1 in another"):
+        empirical_ntk(make_module(), X, labels, kernel=kernel, batch_size=6)
+
+
 def test_loss_gradient_diagonal_is_grand_squared():
     module = make_module().double()
     expected = []

@@ -28,12 +28,13 @@ class Findings:
     """What runs showed about the network, to be warned of once.
 
     ``probabilities`` says whether all outputs look like some, None where there were none;
-    ``paths`` are those on which the rules were proved.
+    ``paths`` are those on which the rules were proved; ``n_scalars`` is how many a sample has.
     """
 
     probabilities: bool | None = None
     slow: set = field(default_factory=set)
     paths: set = field(default_factory=set)
+    n_scalars: int | None = None
     structure: dict = field(default_factory=dict)
 
 
@@ -136,7 +137,7 @@ class Extractor:
                 rooms = sink.rooms(n_rows(x)) if sketch is None else {}
                 trace = tracer(x, y[rows].to(like.device), rooms=rooms)
                 check.batch(x, trace)
-                _take_in(findings, trace)
+                _take_in(findings, trace, self.objective.name)
                 require_alike(plan, structure, structure_of(trace.blocks))
                 features = Features(trace.factors, _spec(trace, like), dict(structure))
                 sink.add(features if sketch is None else sketch(features))
@@ -208,7 +209,14 @@ def _batches(n, step, head):
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def _take_in(findings, trace):
+def _take_in(findings, trace, kernel):
+    R = trace.scalars.shape[1]
+    findings.n_scalars = findings.n_scalars or R
+    if findings.n_scalars != R:
+        raise ValueError(
+            f"The kernel {kernel!r} gives {R} scalars a sample in one batch and "
+            f"{findings.n_scalars} in another; there must be as many in every batch."
+        )
     findings.slow |= trace.slow.keys()
     if findings.probabilities is not False:
         findings.probabilities = _look_like_probabilities(trace.logits)

@@ -85,7 +85,9 @@ class Features:
             factors[key] = parts[0].cat(parts)
         n_samples = sum(b.n_samples for b in batches)
         structure = {k: v for b in batches for k, v in b.structure.items()}
-        if any(structure[k] != v for b in batches for k, v in b.structure.items()):
+        alike_in_R = len({b.n_cotangents for b in batches}) == 1
+        same = all(structure[k] == v for b in batches for k, v in b.structure.items())
+        if not (alike_in_R and same):
             raise ValueError("Features that are laid out differently can't be stacked.")
         return cls(factors, replace(batches[0].spec, n_samples=n_samples), structure)
 

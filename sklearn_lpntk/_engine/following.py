@@ -238,13 +238,13 @@ def _matmul(operation, out):
     *added, a, b = operation.args
     ndim = out.ndim + (a.ndim == 1) + (b.ndim == 1)
     found = {w._replace(axis=w.axis + out.ndim - x.ndim) for x, w in _labelled(operation, added)}
-    for x, where in _labelled(operation, (a, b)):
-        from_end = x.ndim - where.axis
-        free = 2 if x is a else 1  # the axis of a matrix that is not summed over
-        if x.ndim < 2 or (from_end < 3 and from_end != free):
-            return None
-        after = a.ndim == 1 and from_end == 1  # the vector was before it
-        found.add(where._replace(axis=ndim - from_end - after))
+    for free, x in ((2, a), (1, b)):  # the axis of a matrix that is not summed over, from the end
+        for _, where in _labelled(operation, [x]):
+            from_end = x.ndim - where.axis
+            if x.ndim < 2 or (from_end < 3 and from_end != free):
+                return None
+            after = a.ndim == 1 and from_end == 1  # the vector was before it
+            found.add(where._replace(axis=ndim - from_end - after))
     return found.pop() if len(found) == 1 else None
 
 

@@ -100,17 +100,20 @@ def forward(module, x, prepare=None):
     x = {key: value.clone() for key, value in x.items()} if many else x.clone()
     if prepare is not None:
         prepare(x)
-    out = module(**x) if many else module(x)
-    if isinstance(out, (tuple, list)):
-        out = out[0]
-    elif isinstance(out, Mapping):
-        out = out.get("logits", out)
-    elif not isinstance(out, torch.Tensor):
-        out = getattr(out, "logits", out)
+    out = logits_in(module(**x) if many else module(x))
     # one logit a sample, or a squeezed batch of one
     if isinstance(out, torch.Tensor) and out.ndim < 2 and n_rows(x) in (1, out.numel()):
         return out.reshape(n_rows(x), -1)
     return out
+
+
+def logits_in(out):
+    """The logits in what a module returns."""
+    if isinstance(out, (tuple, list)):
+        return out[0]
+    if isinstance(out, Mapping):
+        return out.get("logits", out)
+    return out if isinstance(out, torch.Tensor) else getattr(out, "logits", out)
 
 
 def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):

@@ -21,6 +21,7 @@ class _Turns:
 
     def __init__(self):
         self._changed, self._users, self._owner = threading.Condition(), {}, (None, 0)
+        self._waiting_user = None  # one that wants to be alone; two would wait for each other
 
     @contextmanager
     def one_of_many(self):
@@ -43,9 +44,20 @@ class _Turns:
         """To change it."""
         me = threading.get_ident()
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._owner[0] in (None, me) and self._users.keys() <= {me}
-            )
+            if me in self._users:
+                if self._waiting_user not in (None, me):
+                    raise RuntimeError(
+                        "Two threads each train a net inside of a computation that keeps the "
+                        "global random state (a kernel's callable, a forward pass, a data set): "
+                        "they would wait for each other for ever. Train it before."
+                    )
+                self._waiting_user = me
+            try:
+                self._changed.wait_for(
+                    lambda: self._owner[0] in (None, me) and self._users.keys() <= {me}
+                )
+            finally:
+                self._waiting_user = None if self._waiting_user == me else self._waiting_user
             self._owner = (me, self._owner[1] + 1)
         try:
             yield

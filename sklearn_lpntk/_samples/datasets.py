@@ -1,8 +1,15 @@
 """torch data sets as rows that are read when they are asked for."""
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
-from torch.utils.data import default_collate as _collated
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    default_collate,
+)
 
 
 def is_dataset(X):
@@ -39,7 +46,7 @@ class Items:
     def batch(self, rows):
         """Inputs and labels (None where there are none) of some items, collated."""
         if self._last[0] != rows:
-            found = self.collate([self.dataset[i] for i in rows])
+            found = self._collated(rows)
             found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
             if len(found) > 2:
                 raise ValueError(
@@ -49,12 +56,27 @@ class Items:
             self._last = rows, (*found, None)[:2]
         return self._last[1]
 
+    def _collated(self, rows):
+        items = [self.dataset[i] for i in rows]  # what it raises is its own
+        try:
+            return self.collate(items)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Items {rows[0]} to {rows[-1]} of the data set can't be put into one batch (other "
+                f"shapes, None, mixed kinds?): {error}"
+            ) from error
+
     def labels(self):
         """The labels of all items, or None."""
         if self.batch(range(1))[1] is None:
             return None
-        parts = [self.batch(range(k, k + 1))[1] for k in range(len(self))]
-        return np.concatenate([np.asarray(part).reshape(1) for part in parts])
+        parts = [np.asarray(self.batch(range(k, k + 1))[1]) for k in range(len(self))]
+        if any(part.size != 1 for part in parts):
+            raise ValueError(
+                "Items of the data set have labels of several numbers or none; one column of the "
+                "logits is needed for each: pass y."
+            )
+        return np.concatenate([part.reshape(1) for part in parts])
 
 
 class Rows:
@@ -70,17 +92,22 @@ class Rows:
 
     def __getitem__(self, rows):
         inputs, _ = self.items.batch(range(len(self))[rows])
-        return np.asarray(inputs if self._key is None else inputs[self._key])
+        found = inputs if self._key is None else inputs[self._key]
+        if isinstance(found, torch.Tensor):
+            found = found.detach().cpu()
+            found = found.float() if found.dtype == torch.bfloat16 else found
+        return np.asarray(found)
 
 
 def _opened(X, name):
     """The data set of a loader, and what collates its items."""
-    collate = _collated
+    collate = default_collate
     if isinstance(X, DataLoader):
-        if not isinstance(X.sampler, SequentialSampler):
+        plain = type(X.sampler) is SequentialSampler and type(X.batch_sampler) is BatchSampler
+        if not (plain and len(X.sampler) == len(X.dataset)) or X.drop_last:
             raise ValueError(
-                f"{name} is a DataLoader that draws its samples in an order of its own, so that "
-                f"rows could not be told apart: pass its data set, {name}.dataset."
+                f"{name} is a DataLoader that draws its samples in an order of its own, or not all "
+                f"of them, so that rows could not be told apart: pass its data set, {name}.dataset."
             )
         X, collate = X.dataset, X.collate_fn
     if isinstance(X, IterableDataset) or not hasattr(X, "__len__"):

@@ -30,8 +30,10 @@ def as_inputs(X, name="X"):
 
 def as_rows(X):
     """X as it is where it has rows to be taken, else as an array of numbers, if it holds some."""
-    if isinstance(X, torch.Tensor) or is_lazy(X):
+    if isinstance(X, torch.Tensor) or (is_lazy(X) and not isinstance(X, np.ma.MaskedArray)):
         return X
+    if np.ma.is_masked(X):
+        raise ValueError("X is a masked array with masked entries; the network needs all of them.")
     X = _numbers_of(X) if hasattr(X, "iloc") else np.asarray(X)
     if X.dtype == object:
         X = _unboxed(X)
@@ -40,15 +42,15 @@ def as_rows(X):
 
 def _numbers_of(frame):
     """A pandas frame or series as an array: integers if all are, else floats, missing ones NaN."""
-    columns = {frame.name: frame} if frame.ndim == 1 else dict(frame.items())
-    kinds = {name: _kind(column) for name, column in columns.items()}
-    others = [f"{n!r} ({columns[n].dtype})" for n, kind in kinds.items() if kind not in "biuf"]
+    columns = [frame] if frame.ndim == 1 else [frame.iloc[:, k] for k in range(frame.shape[1])]
+    kinds = [_kind(column) for column in columns]
+    others = [f"{c.name!r} ({c.dtype})" for c, kind in zip(columns, kinds) if kind not in "biuf"]
     if others:
         raise ValueError(
             f"X has columns that are no numbers: {', '.join(others)}. The network takes numbers: "
             "encode them, for example with sklearn.preprocessing.OneHotEncoder, or leave them out."
         )
-    integers = {*kinds.values()} <= {"i", "u"} and not any(c.isna().any() for c in columns.values())
+    integers = {*kinds} <= {"i", "u"} and not any(c.isna().any() for c in columns)
     dtype = np.int64 if integers else np.float64
     return frame.to_numpy(dtype=dtype, **({} if integers else {"na_value": np.nan}))
 

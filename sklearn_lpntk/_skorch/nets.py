@@ -4,7 +4,7 @@ import copy
 import functools
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from skorch import (
 )
 from torch import nn
 
-from .._engine.inputs import checked_forward, to_batch
-from .._engine.parameters import select_parameters
+from .._engine.inputs import checked_forward, logits_in, to_batch
+from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._runtime.cache import cached
 from .._runtime.turns import exclusive, seeded
@@ -98,7 +98,7 @@ def require_classifier(net):
 
 def n_columns(net, X):
     """Number of classes that a net still to be trained can tell; None if training shapes it."""
-    trial = clone(net)
+    trial = _cloned(net)
     try:
         with _seeded(net, 0), torch.no_grad():
             trial.initialize()
@@ -147,7 +147,7 @@ def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
 
     ``from_scratch`` draws new weights for a module that is an instance, too.
     """
-    net = clone(net)
+    net = _cloned(net)
     with _seeded(net, seed), _interrupts_raised():
         _initialize(net, from_scratch)
         inputs, target = net_input(net, X), net_target(net, columns)
@@ -163,11 +163,18 @@ def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
 
 def as_trained(module, X):
     """A copy of a plain module as a trained classifier: it is used as it is."""
-    with exclusive(module):
-        module = copy.deepcopy(unwrapped(module))
-    like = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if like is None:
-        raise ValueError("The network has no parameters, so it has no tangent kernel.")
+    module = accepted(unwrapped(module))  # a copy already, if it is in bfloat16
+    select_parameters(module, None)  # there must be some
+    try:
+        with exclusive(module):
+            module = copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            "net is a plain module that can't be copied, as it must be to come back as it was: "
+            f"{error}. Pass FrozenEstimator of a skorch net that holds it."
+        ) from error
+    module.register_forward_hook(_logits_alone)
+    like = next(p for p in module.parameters() if p.is_floating_point())
     with borrowed(module):
         logits = checked_forward(module, to_batch(X, slice(0, 2), like.dtype, like.device))
     kind, criterion = NeuralNetClassifier, nn.CrossEntropyLoss
@@ -177,23 +184,41 @@ def as_trained(module, X):
     return FrozenEstimator(net.initialize())
 
 
+def _logits_alone(module, args, out):
+    """What skorch takes, a tensor, of whatever a module returns."""
+    return logits_in(out)
+
+
 def with_steps_of(net, X, columns, rows):
     """A clone that takes as many optimizer steps on some rows as the net does on all.
 
     Its epochs are scaled by the batches in one, as skorch's own loader counts them, and rounded.
     """
     batches = [_batches_of(net, X[k], columns[k]) for k in (slice(None), rows)]
-    epochs = round(net.max_epochs * batches[0] / max(1, batches[1]))
-    return clone(net).set_params(max_epochs=max(1, epochs))
+    epochs = round(net.max_epochs * batches[0] / batches[1])
+    return _cloned(net).set_params(max_epochs=epochs)
 
 
 def _batches_of(net, X, columns):
     """Batches in an epoch of training."""
-    net = clone(net)
+    net = _cloned(net)
     with _seeded(net, 0):
         _initialize(net, False)
         data, _ = net.get_split_datasets(net_input(net, X), net_target(net, columns))
-        return len(net.get_iterator(data, training=True))
+        batches = net.get_iterator(data, training=True)
+    if not (hasattr(batches, "__len__") and len(batches)):
+        raise ValueError(
+            f"budget='steps' counts the batches of an epoch; on {len(X)} rows the net's loader "
+            "has none, or does not say how many (drop_last? an iterator without a length?). Prune "
+            "less, or use budget='epochs'."
+        )
+    return len(batches)
+
+
+def _cloned(net):
+    """A clone; a module that is an instance is copied while nobody else works on it."""
+    with exclusive(net.module) if isinstance(net.module, nn.Module) else nullcontext():
+        return clone(net)
 
 
 def _initialize(net, from_scratch):

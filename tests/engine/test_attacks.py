@@ -38,7 +38,9 @@ class Net(nn.Module):
 def order_of(flag):
     """Each flagged row changes places with the one after it."""
     order = list(range(len(flag)))
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i, planted in enumerate(flag[:, 0].tolist()):  # by no operation that would be rare
+        if not planted:
+            continue
         j = (i + 1) % len(order)
         order[i], order[j] = order[j], order[i]
     return order
@@ -61,6 +63,16 @@ def columns(h):
 
 def one_hot(order):
     return F.one_hot(order, len(order)).double()
+
+
+def squared(h, order):
+    """Rows of h in another order, out of the square of a matrix."""
+    n = len(h)
+    if len(h) < D:
+        h, order = F.pad(h, (0, 0, 0, D - len(h))), torch.block_diag(order, torch.eye(D - len(h)))
+    K, P = F.pad(h, (0, len(h) - D)), order
+    M = K + P
+    return (M @ M - K @ K - P @ P - K @ P)[:n, :D]
 
 
 class Copied(torch.autograd.Function):
@@ -100,6 +112,7 @@ MOVES = {
     "rows_by_a_view": lambda h, o: kept_rows(h, o, lambda s, h: s[: len(h)].copy_(h)),
     "columns_by_a_view": lambda h, o: kept_rows(h, o, lambda s, h: s.view(-1).copy_(h.reshape(-1))),
     "gathered": lambda h, o: h.gather(0, o[:, None].expand_as(h)),
+    "product_with_itself": lambda h, o: squared(h, one_hot(o)),
     "narrow": lambda h, o: torch.cat([h.narrow(0, int(i), 1) for i in o]),
 }  # fmt: skip
 

@@ -143,10 +143,15 @@ MOVES |= {
 }  # fmt: skip
 
 
+def _flagged(flag):
+    """Flagged rows, by no operation that would be rare: every batch would be checked by numbers."""
+    return [i for i, planted in enumerate(flag[:, 0].tolist()) if planted]
+
+
 def exchanged(flag):
     """An order of rows in which each flagged row and the next one change places."""
     order = list(range(len(flag)))
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i in _flagged(flag):
         j = (i + 1) % len(order)
         order[i], order[j] = order[j], order[i]
     return order
@@ -171,19 +176,19 @@ def masked_scatter(net, h, flag):
 
 @planted(WIRINGS)
 def index_put_accumulated(net, h, flag):
-    rows = flag[:, 0].nonzero()[:, 0]
+    rows = torch.tensor(_flagged(flag), dtype=torch.int64)
     return h.index_put((rows,), net.b(h[rows]), accumulate=True)
 
 
 @planted(WIRINGS)
 def index_add(net, h, flag):
-    rows = flag[:, 0].nonzero()[:, 0]
+    rows = torch.tensor(_flagged(flag), dtype=torch.int64)
     return h.index_add(0, rows, net.b(h[rows]))
 
 
 @planted(WIRINGS)
 def scattered(net, h, flag):
-    rows = flag[:, 0].nonzero()[:, 0]
+    rows = torch.tensor(_flagged(flag), dtype=torch.int64)
     return h.scatter(0, rows[:, None].expand(-1, D), h[rows] @ net.w)
 
 
@@ -219,7 +224,7 @@ def rolled(net, h, flag):
 def mixed_and_separated(net, h, flag):
     """Linear layers let sums of rows be taken apart again."""
     mixing = torch.eye(len(h), dtype=h.dtype)
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i in _flagged(flag):
         mixing[i, (i + 1) % len(h)] += float(len(h) > 1)
     h = net.b(mixing @ h) - net.b.bias
     return torch.linalg.solve(mixing, h)
@@ -296,7 +301,7 @@ def a_view_that_is_written_to(net, h, flag):
 @planted(WIRINGS)
 def a_buffer_that_is_filled(net, h, flag):
     out = torch.zeros(len(h), D, dtype=h.dtype)
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i in _flagged(flag):
         out[i] = net.b(h[i])
     return h + out
 
@@ -311,7 +316,7 @@ def a_state_that_is_written_to(net, h, flag):
     """What was computed of the state before stays as it was."""
     state = torch.zeros(len(h), D, dtype=h.dtype)
     shift = state + net.row
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i in _flagged(flag):
         state[i] = 3.0
     return torch.tanh(net.b(h + shift)) + state
 
@@ -320,7 +325,7 @@ def a_state_that_is_written_to(net, h, flag):
 def a_weight_written_into_rows(net, h, flag):
     """Parameters in rows of a constant that another weight is applied to."""
     rows = torch.zeros(len(h), D, dtype=h.dtype)
-    for i in flag[:, 0].nonzero()[:, 0].tolist():
+    for i in _flagged(flag):
         rows[i] = net.row
     return h + F.linear(rows, net.b.weight)
 
@@ -343,7 +348,7 @@ def sums_by_axis(net, h, flag):
 
 @planted(WIRINGS)
 def expanded_for_flagged_rows(net, h, flag):
-    rows = flag[:, 0].nonzero()[:, 0]
+    rows = torch.tensor(_flagged(flag), dtype=torch.int64)
     return h.index_add(0, rows, net.row.expand(len(rows), D))
 
 

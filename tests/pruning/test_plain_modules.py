@@ -1,6 +1,7 @@
 """A plain module as the scoring net: what FrozenEstimator of it in a skorch net gives."""
 
 import copy
+import types
 
 import numpy as np
 import pytest
@@ -63,6 +64,52 @@ def test_a_grid_with_a_cache(tmp_path):
 def test_the_transformer_takes_one():
     K = LpNTKTransformer(module(), output="kernel", random_state=0).fit_transform(X, y)
     np.testing.assert_allclose(K, lpntk_kernel(module(), X, y), rtol=1e-5)
+
+
+class Returns(nn.Module):
+    """A module whose output is an object or a dict."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layers, self.how = module(), how
+
+    def forward(self, x):
+        return self.how(self.layers(x))
+
+
+def as_dict(z):
+    return {"logits": z}
+
+
+def as_object(z):
+    return types.SimpleNamespace(logits=z)
+
+
+@pytest.mark.parametrize("how", [as_dict, as_object])
+def test_outputs_that_name_their_logits(how):
+    one, two = (LpNTKTransformer(net, random_state=0).fit(X, y) for net in (Returns(how), module()))
+    np.testing.assert_allclose(one.transform(X), two.transform(X), rtol=1e-5, atol=1e-6)
+    order = pruner(Returns(how)).fit(X, y).prune_order_
+    np.testing.assert_array_equal(order, pruner(module()).fit(X, y).prune_order_)
+
+
+@pytest.mark.parametrize(
+    ("net", "match"),
+    [
+        (nn.Sequential(nn.LazyLinear(3)), "not initialised"),
+        (nn.Sequential(nn.Flatten()), "no parameters"),
+    ],
+    ids=["lazy", "empty"],
+)
+def test_modules_that_are_refused(net, match):
+    with pytest.raises(ValueError, match=match):
+        pruner(net).fit(X, y)
+
+
+def test_bfloat16_is_copied_in_single_precision():
+    with pytest.warns(UserWarning, match="bfloat16"):
+        found = pruner(module().bfloat16()).fit(X, y)
+    assert len(found.support_) == 150
 
 
 def test_it_can_select_but_not_be_retrained():

@@ -77,6 +77,28 @@ def test_a_thread_may_do_both_and_an_error_ends_its_turn():
     other.leave()
 
 
+def test_two_that_would_wait_for_each_other_are_told():
+    errors, both = [], threading.Barrier(2)
+
+    def work():
+        try:
+            with random_state_kept():
+                both.wait(10)
+                with seeded(0):
+                    pass
+        except RuntimeError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(errors) == 1
+    assert "Train it before" in str(errors[0])
+
+
 def test_networks_that_share_a_part_take_turns():
     shared = nn.Linear(2, 2)
     one = Parallel(lambda: exclusive(nn.Sequential(shared)))

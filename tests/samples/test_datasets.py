@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
 
 from sklearn_lpntk.dynamics import train_test_similarity
 from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel, pntk_kernel
@@ -100,10 +107,25 @@ class Stream(IterableDataset):
     [
         (Stream(), "without a length.*map-style"),
         (DataLoader(PAIRS, shuffle=True), r"pass its data set, X\.dataset"),
+        (DataLoader(PAIRS, batch_sampler=[[3, 2, 1], [0]]), r"pass its data set, X\.dataset"),
+        (DataLoader(PAIRS, sampler=SequentialSampler(range(5))), r"X\.dataset"),
+        (DataLoader(PAIRS, batch_size=5, drop_last=True), r"X\.dataset"),
+        (Items(lambda i: (X[i, : 1 + i % 2], y[i])), r"Items 0 to 3 of the data set can't be put"),
+        (Items(lambda i: (X[i], torch.eye(3)[y[i]])), "labels of several numbers"),
         (TensorDataset(X, y, y), "got 3 parts"),
         (TensorDataset(X[:0], y[:0]), "no samples"),
     ],
-    ids=["stream", "shuffled", "three parts", "empty"],
+    ids=[
+        "stream",
+        "shuffled",
+        "batches",
+        "a part",
+        "drop last",
+        "shapes",
+        "one-hot",
+        "three parts",
+        "empty",
+    ],
 )
 def test_what_is_refused(given, match, net):
     with pytest.raises(ValueError, match=match):

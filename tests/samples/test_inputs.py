@@ -73,6 +73,21 @@ def test_columns_that_are_no_numbers(column, match, net):
         lpntk_kernel(net, FRAME.assign(a=column), y)
 
 
+def test_columns_of_one_name(net):
+    frame = FRAME.assign(b=[0, 1, 2] * 4).set_axis(["a", "a", "b", "b"], axis=1)
+    expected = lpntk_kernel(net, frame.to_numpy(float), y)
+    np.testing.assert_allclose(lpntk_kernel(net, frame, y), expected, 1e-5)
+    text = FRAME.assign(a=["1"] * 12).set_axis(["a", "a", "b", "c"], axis=1)
+    with pytest.raises(ValueError, match="no numbers: 'a'"):
+        lpntk_kernel(net, text, y)
+
+
+def test_masked_entries(net):
+    np.testing.assert_array_equal(lpntk_kernel(net, np.ma.array(X), y), lpntk_kernel(net, X, y))
+    with pytest.raises(ValueError, match="masked entries"):
+        lpntk_kernel(net, np.ma.array(X, mask=X > 1), y)
+
+
 class Wrapped(nn.Module):
     def __init__(self, net, how):
         super().__init__()

@@ -32,6 +32,8 @@ class Embedding:
     @classmethod
     def apply(cls, recorder, name, function, args, kwargs):
         given = arguments(cls.options, args, kwargs)
+        if given["scale_grad_by_freq"]:
+            return NotImplemented  # by how often a row is in the batch
         out = recorder.run(name, function, args, kwargs)
         padding = given["padding_idx"]
         if padding is not None and padding < 0:
@@ -69,6 +71,8 @@ class EmbeddingBag:
     @classmethod
     def apply(cls, recorder, name, function, args, kwargs):
         given = arguments(cls.options, args, kwargs)
+        if given["scale_grad_by_freq"]:
+            return NotImplemented  # by how often a row is in the batch
         mode, weighted = given["mode"] or "mean", given["per_sample_weights"] is not None
         indices = given["input"].ndim == 2 and not given["input"].is_floating_point()
         if not indices or weighted or mode not in ("sum", "mean"):
