@@ -7,9 +7,11 @@ import threading
 import numpy as np
 import pytest
 import torch
+from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_lpntk._runtime.turns import exclusive, in_turn, random_state_kept, seeded
+from sklearn_lpntk._skorch.nets import fit_net
 
 
 class Parallel:
@@ -142,3 +144,22 @@ def test_a_forked_child_waits_for_nobody():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     for other in others:
         other.leave()
+
+
+def test_a_net_is_cloned_while_nobody_has_borrowed_its_module():
+    net = NeuralNetClassifier(
+        nn.Linear(4, 3), criterion=nn.CrossEntropyLoss, max_epochs=1, train_split=None, verbose=0
+    )
+    X, y = np.random.rand(6, 4).astype(np.float32), np.arange(6) % 3
+    borrower, done = Parallel(lambda: exclusive(net.module)), threading.Event()
+    assert borrower.entered.wait(10)
+
+    def train():
+        fit_net(net, X, y, 0)
+        done.set()
+
+    trainer = threading.Thread(target=train, daemon=True)
+    trainer.start()
+    assert not done.wait(0.2)
+    borrower.leave()
+    assert done.wait(10)
