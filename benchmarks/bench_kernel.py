@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sklearn_lpntk._engine.check import SelfCheck
 from sklearn_lpntk._features import extract, make_extractor
+from sklearn_lpntk._skorch.networks import Network
 from sklearn_lpntk.kernels import empirical_ntk, entk_kernel, lpntk_kernel
 
 K = 10
@@ -211,7 +212,7 @@ def measure(row, n, repeats):
     module, (X, y) = row.make().eval(), make_data(n, row.shape)
     torch.backends.mha.set_fastpath_enabled(False)  # the peers need gradients
     ours = partial(row.kernel, module, X, y)
-    extractor = make_extractor(module, kernel="lpntk")
+    extractor = make_extractor(Network(module), kernel="lpntk")
     features, epoch = partial(extract, extractor, X, y), partial(training_pass, module, X, y)
     passes = np.divide(*alternate(repeats, features, epoch))
     for name, find in row.peers.items():

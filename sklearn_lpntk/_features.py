@@ -22,8 +22,6 @@ from ._runtime.parallel import can_travel, parallel_map
 from ._samples.columns import as_columns
 from ._samples.datasets import labels_of
 from ._samples.digest import data_digest
-from ._samples.inputs import as_inputs
-from ._skorch.nets import logits_module
 
 _LOGGER = logging.getLogger("sklearn_lpntk")
 
@@ -41,13 +39,13 @@ def workers_of(*operators, n_jobs=None):
     return {"map": workers}
 
 
-def make_extractor(module_or_net, *, kernel="lpntk", parameters=None, batch_size="auto", plan=None):
-    """The engine's extractor for a module or a fitted skorch net."""
+def make_extractor(network, *, kernel="lpntk", parameters=None, batch_size="auto", plan=None):
+    """The engine's extractor for a `Network`."""
     number = isinstance(batch_size, numbers.Integral) and batch_size >= 1
     if not number and batch_size != "auto":
         raise ValueError(f"batch_size must be 'auto' or an int of at least 1; got {batch_size!r}.")
     return Extractor(
-        logits_module(module_or_net),
+        network.module,
         find_objective(kernel),
         parameters=parameters,
         batch_size=int(batch_size) if number else batch_size,
@@ -69,8 +67,7 @@ def sketch_seed(n_components, random_state):
 def extract(
     extractor, X, y=None, n_components=None, seed=None, *, store=None, n_jobs=None, names=("X", "y")
 ):
-    """Features of labelled samples: in memory, in a store, or computed anew at every use."""
-    X = as_inputs(X, names[0])
+    """Features of labelled inputs: in memory, in a store, or computed anew at every use."""
     y = labels_of(X) if y is None and extractor.objective.needs_y else y
     y = _check_columns(extractor, y, n_rows(X), names)
     sketch = None if n_components is None else Sketch(int(n_components), seed)

@@ -11,15 +11,17 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ._features import extract, make_extractor, operator_of
 from ._runtime.cache import warn_if_never_found
 from ._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from ._skorch.default_net import scoring_net
+from ._samples.given import given, n_samples_of
 from ._skorch.labels import ColumnEncoder, checked_classes
-from ._skorch.nets import net_input, require_classifier, trained
+from ._skorch.nets import net_input, trained
+from ._skorch.networks import Network, require_classifier
+from ._skorch.scoring import prepared, scorer_of, takes_tables
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
 
@@ -133,7 +135,7 @@ class LpNTKTransformer(
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X, y=None):
         """Train the net and, for ``output="kernel"``, keep the features of the samples.
 
         Parameters
@@ -160,7 +162,7 @@ class LpNTKTransformer(
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y):
+    def fit_transform(self, X, y=None):
         """Fit, and transform the samples with their own labels.
 
         Parameters
@@ -179,21 +181,25 @@ class LpNTKTransformer(
         warn_if_never_found(self)
         with unfitted_on_error(self):
             progress = FitProgress(self, 2, X, y)
-            X, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
+            X, y = given(self, X, y, tables=takes_tables(self.net))
             classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
-            net = scoring_net(self.net, X, len(classes))
-            require_classifier(net)
-            encoder = ColumnEncoder.for_net(net, X, y)
+            scorer = scorer_of(self.net, X, y, len(classes), int(sketch_seed))
+            require_classifier(scorer.net)
+            encoder = ColumnEncoder.for_net(scorer.net, scorer.inputs, y)
             with progress.stage("train net"):
-                net, _ = trained(net, X, encoder.encode(y), int(net_seed), self.memory)
+                columns = encoder.encode(y)
+                net, _ = trained(scorer.net, scorer.inputs, columns, int(net_seed), self.memory)
             with progress.stage("compute features"):
-                extractor = make_extractor(net, kernel=self.kernel)
+                network = Network(net)
+                extractor = make_extractor(network, kernel=self.kernel)
                 sketch = self._sketch_size(extractor), int(sketch_seed)
-                features = extract(extractor, net_input(net, X), encoder.encode(y), *sketch)
+                inputs = network.inputs(net_input(net, scorer.inputs))
+                features = extract(extractor, inputs, columns, *sketch)
             self.net_, self.classes_ = net, classes
-            self._encoder, self._sketch, self._plan = encoder, sketch, extractor.plan
+            self._steps, self._encoder = scorer.steps, encoder
+            self._sketch, self._plan = sketch, extractor.plan
             self._fit_features = features if self.output == "kernel" else None
             self._columns = features.columns
             self.n_components_ = self._n_columns(features)
@@ -233,15 +239,16 @@ class LpNTKTransformer(
             through the network that no training sample took.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
-        X = net_input(self.net_, X)
+        X, _ = given(self, X, reset=False, tables=takes_tables(self.net))
+        X = net_input(self.net_, prepared(self._steps, X))
         if y is None:
             y = self._encoder.predict(self.net_, X)
         else:
-            y = self._checked_labels(y, len(X))
+            y = self._checked_labels(y, n_samples_of(X))
         columns = self._encoder.encode(y)
-        extractor = make_extractor(self.net_, kernel=self.kernel, plan=self._plan)
-        features = extract(extractor, X, columns, *self._sketch)
+        network = Network(self.net_)
+        extractor = make_extractor(network, kernel=self.kernel, plan=self._plan)
+        features = extract(extractor, network.inputs(X), columns, *self._sketch)
         if not extractor.plan.fits(self._plan):
             raise ValueError(
                 "These samples take a path through the network that no training sample took, on "
@@ -283,5 +290,7 @@ class LpNTKTransformer(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = takes_tables(self.net)
         tags.transformer_tags.preserves_dtype = []  # the output has the net's dtype
         return tags

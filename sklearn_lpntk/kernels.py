@@ -7,6 +7,7 @@ from sklearn.utils import Bunch
 from ._engine.relations import count_relations
 from ._features import extract, make_extractor, operator_of, sketch_seed, store_path, workers_of
 from ._operator import KernelOperator
+from ._skorch.networks import Network
 
 __all__ = [
     "KernelOperator",
@@ -134,16 +135,17 @@ def empirical_ntk(
     """
     if y2 is not None and X2 is None:
         raise ValueError("y2 was given without X2; pass the samples that y2 labels.")
-    extractor = make_extractor(
-        module_or_net, kernel=kernel, parameters=parameters, batch_size=batch_size
-    )
+    network = Network(module_or_net)
+    extractor = make_extractor(network, kernel=kernel, parameters=parameters, batch_size=batch_size)
     if store is not None and random_state is None:
         random_state = 0  # a store is completed and read again under the same sketch
     seed = sketch_seed(n_components, random_state)
     folders = (None, None) if store is None else (store_path(store, "X"), store_path(store, "X2"))
+    X = network.inputs(X)
     features = extract(extractor, X, y, n_components, seed, store=folders[0])
     other = None
     if X2 is not None:
+        X2 = network.inputs(X2, "X2")
         settled = extractor.plan
         other = extract(extractor, X2, y2, n_components, seed, store=folders[1], names=("X2", "y2"))
         if not extractor.plan.fits(settled):

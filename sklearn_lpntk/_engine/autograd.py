@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch.func import vjp, vmap
 
-from .inputs import forward, n_rows, take
+from .inputs import forward, mapped, n_rows, take
 
 CHUNK_NUMBERS = 2**25  # per-sample gradient entries that one vmap chunk may hold
 TRIED = 16  # samples on which the two ways are timed
@@ -49,7 +49,7 @@ def batched_gradients(module, names, x, v):
     parameters = {name: p.detach() for name, p in module.named_parameters() if name in names}
 
     def one_sample(x_i, v_i):
-        row = {k: t[None] for k, t in x_i.items()} if isinstance(x_i, dict) else x_i[None]
+        row = mapped(lambda t: t[None], x_i)
 
         def logits(parameters):
             return forward(Substituted(module, parameters), row)[0]

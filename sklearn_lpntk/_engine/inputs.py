@@ -11,9 +11,31 @@ INTEGER_HINT = (
 )
 
 
+def is_many(X):
+    """Whether X is several inputs: a dict, a tuple or a list of arrays or tensors.
+
+    A dict goes to the network as keyword arguments, a tuple as positional ones, a list as one.
+    """
+    return isinstance(X, (Mapping, tuple, list))
+
+
+def parts_of(X):
+    """The inputs in X by name: those of a dict, the others by position, or X itself."""
+    if isinstance(X, Mapping):
+        return dict(X)
+    return dict(enumerate(X)) if is_many(X) else {"": X}
+
+
+def mapped(function, X):
+    """What a function makes of each input in X, in the form of X."""
+    if isinstance(X, Mapping):
+        return {key: function(value) for key, value in X.items()}
+    return type(X)(map(function, X)) if is_many(X) else function(X)
+
+
 def require_real_numbers(X):
-    """Refuse anything but dense real arrays and tensors, and dicts of them."""
-    for value in X.values() if isinstance(X, Mapping) else [X]:
+    """Refuse anything but dense real arrays and tensors, dicts and tuples of them."""
+    for value in parts_of(X).values():
         if isinstance(value, torch.Tensor):
             if value.is_complex() or value.layout != torch.strided or value.ndim == 0:
                 raise ValueError(
@@ -25,7 +47,7 @@ def require_real_numbers(X):
         if np.dtype(value.dtype).kind not in "fiub" or len(value.shape) == 0:
             raise ValueError(
                 f"X must hold real numbers; got an array of dtype {value.dtype} and shape "
-                f"{value.shape}. Pass a dense numeric array or tensor, or a dict of them."
+                f"{value.shape}. Pass a dense numeric array or tensor, or a dict or tuple of them."
             )
 
 
@@ -42,21 +64,19 @@ def is_lazy(X):
 
 
 def n_rows(X):
-    """Number of samples of an array, a tensor, or a dict of them."""
-    if isinstance(X, Mapping):
-        lengths = {key: len(value) for key, value in X.items()}
-        if not lengths:
-            raise ValueError("X is an empty dict; give the network at least one array.")
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"The arrays in X have different lengths: {lengths}.")
-        return next(iter(lengths.values()))
-    return len(X)
+    """Number of samples of an array, a tensor, or a dict or tuple of them."""
+    lengths = {key: len(value) for key, value in parts_of(X).items()}
+    if not lengths:
+        raise ValueError(f"X is an empty {type(X).__name__}; give the network at least one array.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The arrays in X have different lengths: {lengths}.")
+    return next(iter(lengths.values()))
 
 
 def take(X, rows):
-    """Rows of an array, a tensor, or a dict of them: a slice or an array of indices."""
-    if isinstance(X, Mapping):
-        return {key: take(value, rows) for key, value in X.items()}
+    """Rows of an array, a tensor, or a dict or tuple of them: a slice or an array of indices."""
+    if is_many(X):
+        return mapped(lambda part: take(part, rows), X)
     if is_lazy(X) and not isinstance(rows, slice):
         return _take_by_slices(X, np.asarray(rows))
     return X[rows]
@@ -72,10 +92,7 @@ def _take_by_slices(X, rows):
 
 def to_batch(X, rows, dtype, device):
     """Rows of X as tensors: floats in the parameters' dtype, integers as int64."""
-    batch = take(X, rows)
-    if isinstance(batch, Mapping):
-        return {key: _to_tensor(value, dtype, device) for key, value in batch.items()}
-    return _to_tensor(batch, dtype, device)
+    return mapped(lambda part: _to_tensor(part, dtype, device), take(X, rows))
 
 
 def _to_tensor(value, dtype, device):
@@ -96,11 +113,13 @@ def forward(module, x, prepare=None):
 
     The module gets a copy of x: it may work in place. ``prepare`` is called with that copy.
     """
-    many = isinstance(x, Mapping)
-    x = {key: value.clone() for key, value in x.items()} if many else x.clone()
+    x = mapped(torch.Tensor.clone, x)
     if prepare is not None:
         prepare(x)
-    out = logits_in(module(**x) if many else module(x))
+    if isinstance(x, Mapping):
+        out = logits_in(module(**x))
+    else:
+        out = logits_in(module(*x) if isinstance(x, tuple) else module(x))
     # one logit a sample, or a squeezed batch of one
     if isinstance(out, torch.Tensor) and out.ndim < 2 and n_rows(x) in (1, out.numel()):
         return out.reshape(n_rows(x), -1)
@@ -123,7 +142,7 @@ def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        hint = "" if isinstance(x, Mapping) or x.is_floating_point() else INTEGER_HINT
+        hint = "" if is_many(x) or x.is_floating_point() else INTEGER_HINT
         raise ValueError(
             f"The network failed on a batch of X with {_describe(x)}, while its first layer "
             f"is {_first_layer(module)}. {hint}Original error: {error}"
@@ -149,8 +168,8 @@ def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
 
 
 def _describe(x):
-    if isinstance(x, Mapping):
-        return ", ".join(f"{key}: {_describe(value)}" for key, value in x.items())
+    if is_many(x):
+        return ", ".join(f"{key}: {_describe(value)}" for key, value in parts_of(x).items())
     return f"shape {tuple(x.shape)} and dtype {x.dtype}"
 
 

@@ -8,7 +8,7 @@ from .autograd import explained, is_looped_faster, per_sample_gradients
 from .blocks import NoRule, blocks_of
 from .capture import Recorder, hidden_uses
 from .factors import Dense
-from .inputs import checked_forward, n_rows
+from .inputs import checked_forward, n_rows, parts_of
 from .plan import Refuted
 from .samples import Samples
 
@@ -52,7 +52,7 @@ class Tracer:
         """Logits under a recorder."""
 
         def label(x):
-            for t in x.values() if isinstance(x, dict) else [x]:
+            for t in parts_of(x).values():
                 recorder.set_label(t, Samples(0 if recorder.n > 1 else -1))
 
         return checked_forward(

@@ -3,6 +3,20 @@
 import numpy as np
 import torch
 
+from .._engine.inputs import n_rows
+from .datasets import labels_of
+
+
+def columns_of(inputs, y, names=("X", "y")):
+    """Labels as `as_columns`; None takes those that a data set gives with its inputs."""
+    y = labels_of(inputs) if y is None else y
+    if y is None:
+        raise ValueError(
+            f"{names[1]} is None, and {names[0]} has no labels of its own: pass {names[1]}, the "
+            "logit column of each sample."
+        )
+    return as_columns(y, n_rows(inputs), names)
+
 
 def as_columns(y, n, names=("X", "y")):
     """Labels of n samples as an int64 array of logit columns."""

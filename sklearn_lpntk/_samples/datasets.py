@@ -1,4 +1,6 @@
-"""torch data sets as rows that are read when they are asked for."""
+"""Map-style data sets as rows that are read when they are asked for."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,45 +10,79 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     SequentialSampler,
+    Subset,
     default_collate,
 )
 
+from .._engine.inputs import mapped, parts_of
+
+LABELS = "labels", "label"  # what items that are dicts call theirs
+ARRAY_LIKE = "__array__", "__array_interface__", "__dataframe__", "shape", "dtype"
+
 
 def is_dataset(X):
-    """Whether X is a torch data set, or a loader of one."""
-    return isinstance(X, (Dataset, DataLoader))
+    """Whether X is a map-style data set, of torch or with its two methods, or a loader of one."""
+    if isinstance(X, (Dataset, DataLoader)):
+        return True
+    known = isinstance(X, (Mapping, Sequence, np.ndarray, torch.Tensor, bytearray))
+    if known or any(hasattr(X, name) for name in ARRAY_LIKE):
+        return False
+    return all(hasattr(type(X), name) for name in ("__getitem__", "__len__")) and not _is_buffer(X)
+
+
+def _is_buffer(X):
+    try:
+        return memoryview(X) is not None
+    except TypeError:
+        return False
 
 
 def labels_of(inputs):
     """The labels that a data set gives with its inputs, read item by item; None without any."""
-    rows = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+    rows = next(iter(parts_of(inputs).values()))
     return rows.items.labels() if isinstance(rows, Rows) else None
 
 
 class Items:
-    """A map-style data set: items x, (x, y), or dicts of inputs.
+    """A map-style data set: items x, (x, y), or dicts of inputs, with ``labels`` or without.
 
     Attributes
     ----------
-    inputs : Rows, or dict of them
+    inputs : Rows, or dict or tuple of them
     """
 
     def __init__(self, X, name="X"):
-        self.dataset, self.collate = _opened(X, name)
+        self.dataset, self.collate = opened(X, name)
         if len(self.dataset) == 0:
             raise ValueError(f"{name} has no samples.")
         self._last = (None, None)
         first, _ = self.batch(range(1))
-        many = isinstance(first, dict)
-        self.inputs = {k: Rows(self, k) for k in first} if many else Rows(self, None)
+        self._require_same(first, name)
+        keys = parts_of(first)
+        self.inputs = mapped(lambda key: Rows(self, key), _keys_like(first, keys))
 
     def __len__(self):
         return len(self.dataset)
+
+    def _require_same(self, first, name):
+        """Refuse items that are drawn anew whenever they are read."""
+        self._last = (None, None)
+        again = parts_of(self.batch(range(1))[0])
+        for key, value in parts_of(first).items():
+            if not np.array_equal(as_array(value), as_array(again[key])):
+                raise ValueError(
+                    f"{name} is a data set whose items are other ones whenever they are read (a "
+                    "random transform?), so a sample has no one kernel: pass the data set with the "
+                    "transforms of evaluation."
+                )
 
     def batch(self, rows):
         """Inputs and labels (None where there are none) of some items, collated."""
         if self._last[0] != rows:
             found = self._collated(rows)
+            if isinstance(found, Mapping):
+                label = next((k for k in LABELS if k in found), None)
+                found = {k: v for k, v in found.items() if k != label}, found.get(label)
             found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
             if len(found) > 2:
                 raise ValueError(
@@ -79,6 +115,13 @@ class Items:
         return np.concatenate([part.reshape(1) for part in parts])
 
 
+def _keys_like(inputs, keys):
+    """The name of each input, in the form that they have."""
+    if isinstance(inputs, Mapping):
+        return {key: key for key in keys}
+    return type(inputs)(keys) if isinstance(inputs, (tuple, list)) else ""
+
+
 class Rows:
     """One input of a data set, by slices."""
 
@@ -92,14 +135,45 @@ class Rows:
 
     def __getitem__(self, rows):
         inputs, _ = self.items.batch(range(len(self))[rows])
-        found = inputs if self._key is None else inputs[self._key]
-        if isinstance(found, torch.Tensor):
-            found = found.detach().cpu()
-            found = found.float() if found.dtype == torch.bfloat16 else found
-        return np.asarray(found)
+        return as_array(parts_of(inputs)[self._key])
 
 
-def _opened(X, name):
+def as_array(value):
+    """A part of a batch as an array."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+    return np.asarray(value)
+
+
+class Labelled(Dataset):
+    """Some items of a data set, with labels of ours in place of their own.
+
+    Parameters
+    ----------
+    dataset : map-style data set
+    rows, labels : array-like of shape (n_rows,)
+    """
+
+    def __init__(self, dataset, rows, labels):
+        self.dataset, self.rows, self.labels = dataset, rows, labels
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        item = self.dataset[int(self.rows[i])]
+        if isinstance(item, Mapping):
+            return {k: v for k, v in item.items() if k not in LABELS}, self.labels[i]
+        return (item[0] if isinstance(item, (tuple, list)) else item), self.labels[i]
+
+
+def subset_of(X, rows):
+    """Some items of a data set, as one."""
+    return Subset(opened(X, "X")[0], [int(i) for i in rows])
+
+
+def opened(X, name):
     """The data set of a loader, and what collates its items."""
     collate = default_collate
     if isinstance(X, DataLoader):

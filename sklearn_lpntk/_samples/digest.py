@@ -1,19 +1,18 @@
 """A digest of samples, by which a store knows them again."""
 
 import hashlib
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from .._engine.inputs import parts_of
 from .._engine.products import slices
 
 
 def data_digest(X):
-    """A digest of the values of an array, a tensor, or a dict of them, read in blocks."""
+    """A digest of the values of an array, a tensor, or a dict or tuple of them, read in blocks."""
     digest = hashlib.blake2b(digest_size=20)
-    parts = sorted(X.items()) if isinstance(X, Mapping) else [("", X)]
-    for key, value in parts:
+    for key, value in sorted(parts_of(X).items()):
         digest.update(
             f"{key} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}".encode()
         )

@@ -1,24 +1,31 @@
 """Inputs of any kind as dense rows."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from .._engine.inputs import is_lazy, n_rows, require_real_numbers
+from .._engine.inputs import is_lazy, is_many, mapped, n_rows, require_real_numbers
 from .datasets import Items, is_dataset
 
 
+class SparseRows:
+    """Rows of a sparse matrix, dense where they are read."""
+
+    def __init__(self, X):
+        self._X, self.shape, self.dtype = X.tocsr(), X.shape, X.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        return self._X[rows].toarray()
+
+
 def as_inputs(X, name="X"):
-    """X as the engine takes it: dense rows, or a dict of them, and at least one."""
-    if issparse(X):
-        raise ValueError(
-            f"{name} is sparse; the network takes dense arrays: pass {name}.toarray()."
-        )
+    """X as the engine takes it: dense rows, or a dict or tuple of them, and at least one."""
     if is_dataset(X):
         X = Items(X, name).inputs
-    X = {k: as_rows(v) for k, v in X.items()} if isinstance(X, Mapping) else as_rows(X)
+    X = mapped(as_rows, X) if has_parts(X) else as_rows(X)
     try:
         require_real_numbers(X)
     except ValueError as error:
@@ -28,22 +35,30 @@ def as_inputs(X, name="X"):
     return X
 
 
+def has_parts(X):
+    """Whether X is several inputs: a dict, or a tuple of arrays. A list is one array."""
+    many = is_many(X) and not (isinstance(X, list) or issparse(X))  # a DOK one is a dict
+    return many and (not isinstance(X, tuple) or all(hasattr(part, "shape") for part in X))
+
+
 def as_rows(X):
     """X as it is where it has rows to be taken, else as an array of numbers, if it holds some."""
+    if issparse(X):
+        return SparseRows(X)
     if isinstance(X, torch.Tensor) or (is_lazy(X) and not isinstance(X, np.ma.MaskedArray)):
         return X
     if np.ma.is_masked(X):
         raise ValueError("X is a masked array with masked entries; the network needs all of them.")
     X = _numbers_of(X) if hasattr(X, "iloc") else np.asarray(X)
     if X.dtype == object:
-        X = _unboxed(X)
+        X = unboxed(X)
     return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
 
 
 def _numbers_of(frame):
     """A pandas frame or series as an array: integers if all are, else floats, missing ones NaN."""
     columns = [frame] if frame.ndim == 1 else [frame.iloc[:, k] for k in range(frame.shape[1])]
-    kinds = [_kind(column) for column in columns]
+    kinds = [kind_of(column) for column in columns]
     others = [f"{c.name!r} ({c.dtype})" for c, kind in zip(columns, kinds) if kind not in "biuf"]
     if others:
         raise ValueError(
@@ -55,13 +70,13 @@ def _numbers_of(frame):
     return frame.to_numpy(dtype=dtype, **({} if integers else {"na_value": np.nan}))
 
 
-def _kind(column):
+def kind_of(column):
     """That of a column's numbers, also where they are objects."""
     kind = getattr(column.dtype, "kind", "O")
-    return _unboxed(column.to_numpy()).dtype.kind if kind == "O" and len(column) else kind
+    return unboxed(column.to_numpy()).dtype.kind if kind == "O" and len(column) else kind
 
 
-def _unboxed(X):
+def unboxed(X):
     """An array of objects as one of the numbers that they are, if they are."""
     try:
         found = np.array(X.tolist())

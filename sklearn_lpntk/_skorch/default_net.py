@@ -1,11 +1,9 @@
-"""The net that scores samples: the user's, a plain module as one, or a small one of our own."""
+"""A small classifier for data of any shape."""
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from torch import nn
-
-from .nets import as_trained
 
 
 class DefaultModule(nn.Module):
@@ -42,13 +40,6 @@ class DefaultModule(nn.Module):
 
     def forward(self, x):
         return self.layers((x.to(self.scale.dtype) - self.location) / self.scale)
-
-
-def scoring_net(net, X, n_classes):
-    """The net of an estimator's parameter ``net`` as a skorch classifier."""
-    if isinstance(net, nn.Module):
-        return as_trained(net, X)
-    return default_net(X, n_classes) if net is None else net
 
 
 def default_net(X, n_classes):

@@ -8,22 +8,28 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from skorch import (
     NeuralNet,
     NeuralNetBinaryClassifier,
     NeuralNetClassifier,
-    NeuralNetRegressor,
 )
 from torch import nn
+from torch.utils.data import DataLoader
 
-from .._engine.inputs import checked_forward, logits_in, to_batch
+from .._engine.inputs import checked_forward, logits_in, mapped, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._runtime.cache import cached
 from .._runtime.turns import exclusive, seeded
+from .._samples.datasets import Labelled, is_dataset, opened
+from .._samples.digest import data_digest
+from .._samples.given import rows_of
+from .._samples.inputs import as_inputs
+
+FEW = slice(0, 2)
 
 
 def is_skorch_net(estimator):
@@ -34,23 +40,6 @@ def is_skorch_net(estimator):
 def unfrozen(estimator):
     """The estimator inside a FrozenEstimator, or the estimator itself."""
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
-
-
-def logits_module(module_or_net):
-    """The plain module of a module or a fitted skorch net that emits logits."""
-    candidate = unfrozen(module_or_net)
-    if isinstance(candidate, nn.Module):
-        return unwrapped(candidate)
-    if not isinstance(candidate, NeuralNet):
-        raise TypeError(
-            f"Expected a torch.nn.Module or a fitted skorch net; got {type(candidate).__name__}."
-        )
-    require_logits(candidate)
-    if not getattr(candidate, "initialized_", False):
-        raise NotFittedError(
-            f"This {type(candidate).__name__} is not fitted yet; call its fit, or initialize."
-        )
-    return unwrapped(candidate.module_)
 
 
 def require_logits(net):
@@ -81,18 +70,6 @@ def unwrapped(module):
         module = inner
 
 
-def require_classifier(net):
-    """Refuse what is no skorch classifier that emits logits."""
-    if not is_skorch_net(net) or isinstance(unfrozen(net), NeuralNetRegressor):
-        raise TypeError(
-            f"net must be a skorch classifier or FrozenEstimator of one; got "
-            f"{type(unfrozen(net)).__name__}."
-        )
-    require_logits(unfrozen(net))
-    if isinstance(net, FrozenEstimator):
-        logits_module(net)  # it must have been trained
-
-
 # -- training -----------------------------------------------------------------------------
 
 
@@ -102,21 +79,32 @@ def n_columns(net, X):
     try:
         with _seeded(net, 0), torch.no_grad():
             trial.initialize()
-            x = torch.as_tensor(net_input(trial, X[:2])).to(trial.device)
-            out = unwrapped(trial.module_).eval()(x)
+            few = rows_of(X, range(2))
+            out = logits_in(next(iter(trial.forward_iter(net_input(trial, few)))))
     except Exception:  # a real misfit is explained when the net is trained
         return None
-    out = out[0] if isinstance(out, tuple) else out
     return max(2, out.shape[1]) if out.ndim > 1 else 2
 
 
 def net_input(net, X):
-    """X as an initialised net takes it: floats in its own precision, integers as int64."""
-    X, dtype = np.asarray(X), np.int64
-    if X.dtype.kind == "f":
-        floats = (p.dtype for p in net.module_.parameters() if p.is_floating_point())
-        dtype = str(next(floats, torch.float32)).removeprefix("torch.")
-    return np.require(X.astype(dtype, copy=False), requirements="W")
+    """X as an initialised net takes it: floats in its own precision, integers as int64.
+
+    A data set stays as it is.
+    """
+    if is_dataset(X):
+        return X
+    floats = (p.dtype for p in net.module_.parameters() if p.is_floating_point())
+    dtype = str(next(floats, torch.float32)).removeprefix("torch.")
+    return mapped(lambda rows: _as_input(rows, dtype), X)
+
+
+def _as_input(X, dtype):
+    if isinstance(X, torch.Tensor):
+        return X.detach().to(getattr(torch, dtype) if X.is_floating_point() else torch.int64)
+    dtype = dtype if X.dtype.kind == "f" else np.int64
+    if issparse(X):
+        return X.tocsr().astype(dtype)
+    return np.require(np.asarray(X).astype(dtype, copy=False), requirements="W")
 
 
 def net_target(net, columns):
@@ -127,11 +115,16 @@ def net_target(net, columns):
 
 def trained(net, X, columns, seed, memory):
     """The net trained on X, found in the cache, or a frozen one as it is; and its cache key."""
-    data = {"X": X, "y": columns}
+    data = {"X": value_of(X) if memory is not None else None, "y": columns}
     if isinstance(net, FrozenEstimator):
         return unfrozen(net), {"frozen net": unfrozen(net)} | data
     key = _key_of(net) | data | {"seed": seed}
     return cached(memory, "trained net", fit_net, key, net, X, columns, seed), key
+
+
+def value_of(X):
+    """What a cache knows X by: of a data set what its items are, whatever they are read from."""
+    return data_digest(as_inputs(X)) if is_dataset(X) else X
 
 
 def _key_of(net):
@@ -142,23 +135,44 @@ def _key_of(net):
     return own | {f"net.{k}": v for k, v in parameters.items() if not k.startswith("_")}
 
 
-def fit_net(net, X, columns, seed, *, from_scratch=False, **fit_params):
+def fit_net(net, X, columns, seed, *, rows=None, from_scratch=False, **fit_params):
     """A clone of the net, trained; the caller's global random state stays untouched.
 
-    ``from_scratch`` draws new weights for a module that is an instance, too.
+    Parameters
+    ----------
+    X : as `net_input` takes it
+    columns : ndarray of shape (n_samples,)
+        Labels as logit columns.
+    rows : ndarray of int, optional
+        Those of X to train on; all if None.
+    from_scratch : bool
+        Draw new weights for a module that is an instance, too.
     """
-    net = _cloned(net)
+    net, rows = _cloned(net), np.arange(len(columns)) if rows is None else rows
     with _seeded(net, seed), _interrupts_raised():
         _initialize(net, from_scratch)
-        inputs, target = net_input(net, X), net_target(net, columns)
+        inputs, target = _training_data(net, X, columns, rows)
         try:
             return net.partial_fit(inputs, target, **fit_params)
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, TypeError):
             # where the module can't take these inputs at all, say so in our words
-            to_device = torch.as_tensor(inputs[:2]).to(net.device)
-            with torch.no_grad():
-                checked_forward(unwrapped(net.module_).eval(), to_device)
+            _require_fitting(net, inputs)
             raise
+
+
+def _training_data(net, X, columns, rows):
+    """Rows of X, and their target, as a net is fitted to them."""
+    target = net_target(net, columns)
+    if is_dataset(X):
+        return Labelled(opened(X, "X")[0], rows, target[rows]), target[rows]
+    return net_input(net, rows_of(X, rows)), target[rows]
+
+
+def _require_fitting(net, inputs):
+    like = next(p for p in net.module_.parameters() if p.is_floating_point())
+    x = to_batch(as_inputs(inputs), FEW, like.dtype, like.device)
+    with torch.no_grad():
+        checked_forward(unwrapped(net.module_).eval(), list(x) if isinstance(x, tuple) else x)
 
 
 def as_trained(module, X):
@@ -174,14 +188,22 @@ def as_trained(module, X):
             f"{error}. Pass FrozenEstimator of a skorch net that holds it."
         ) from error
     module.register_forward_hook(_logits_alone)
+    module.register_forward_pre_hook(_several_apart)
     like = next(p for p in module.parameters() if p.is_floating_point())
     with borrowed(module):
-        logits = checked_forward(module, to_batch(X, slice(0, 2), like.dtype, like.device))
-    kind, criterion = NeuralNetClassifier, nn.CrossEntropyLoss
+        logits = checked_forward(module, to_batch(as_inputs(X), FEW, like.dtype, like.device))
+    kind, options = NeuralNetClassifier, {"criterion": nn.CrossEntropyLoss}
     if logits.shape[1] == 1:
-        kind, criterion = NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss
-    net = kind(module, criterion=criterion, train_split=None, verbose=0, device=str(like.device))
+        kind, options = NeuralNetBinaryClassifier, {"criterion": nn.BCEWithLogitsLoss}
+    if isinstance(X, DataLoader):
+        options["iterator_valid__collate_fn"] = X.collate_fn
+    net = kind(module, train_split=None, verbose=0, device=str(like.device), **options)
     return FrozenEstimator(net.initialize())
+
+
+def _several_apart(module, args):
+    """Several inputs as the module takes them: skorch passes them as one list."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
 
 
 def _logits_alone(module, args, out):
@@ -194,21 +216,21 @@ def with_steps_of(net, X, columns, rows):
 
     Its epochs are scaled by the batches in one, as skorch's own loader counts them, and rounded.
     """
-    batches = [_batches_of(net, X[k], columns[k]) for k in (slice(None), rows)]
+    batches = [_batches_of(net, X, columns, k) for k in (np.arange(len(columns)), rows)]
     epochs = round(net.max_epochs * batches[0] / batches[1])
     return _cloned(net).set_params(max_epochs=epochs)
 
 
-def _batches_of(net, X, columns):
+def _batches_of(net, X, columns, rows):
     """Batches in an epoch of training."""
     net = _cloned(net)
     with _seeded(net, 0):
         _initialize(net, False)
-        data, _ = net.get_split_datasets(net_input(net, X), net_target(net, columns))
+        data, _ = net.get_split_datasets(*_training_data(net, X, columns, rows))
         batches = net.get_iterator(data, training=True)
     if not (hasattr(batches, "__len__") and len(batches)):
         raise ValueError(
-            f"budget='steps' counts the batches of an epoch; on {len(X)} rows the net's loader "
+            f"budget='steps' counts the batches of an epoch; on {len(rows)} rows the net's loader "
             "has none, or does not say how many (drop_last? an iterator without a length?). Prune "
             "less, or use budget='epochs'."
         )

@@ -6,9 +6,8 @@ from scipy.stats import linregress
 from sklearn.utils import Bunch, check_random_state
 
 from .._engine.cotangents import require_columns
-from .._engine.inputs import n_rows
 from .._runtime.turns import seeded
-from .._samples.columns import as_columns
+from .._samples.columns import columns_of
 from .._samples.inputs import as_inputs
 from ..kernels import entk_kernel
 from ._validation import require_integer
@@ -81,7 +80,7 @@ def entk_convergence(make_module, X, y, widths, *, n_repeats=5, random_state=Non
     (3, 5)
     """
     X = as_inputs(X)
-    y = as_columns(y, n_rows(X))
+    y = columns_of(X, y)
     widths = _checked_widths(widths)
     require_integer("n_repeats", n_repeats)
     same = y[:, None] == y

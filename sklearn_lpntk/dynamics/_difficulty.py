@@ -9,12 +9,11 @@ from sklearn.utils import Bunch, check_random_state
 
 from .._engine.cotangents import require_columns
 from .._engine.evaluate import all_logits
-from .._engine.inputs import n_rows, to_batch
+from .._engine.inputs import is_many, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._samples.columns import as_columns
-from .._samples.inputs import as_inputs
-from .._skorch.nets import logits_module
+from .._samples.columns import columns_of
+from .._skorch.networks import Network
 from ._stacked import summed_losses
 from ._validation import blamed, require_integer, require_learning_rate
 
@@ -108,16 +107,18 @@ def difficulty_correlation(
     >>> result.correlation[0] < result.correlation[1]
     np.True_
     """
-    module = accepted(logits_module(net))
+    network = Network(net)
+    module = accepted(network.module)
     names = select_parameters(module, None)
     require_learning_rate(learning_rate)
     require_integer("n_epochs", n_epochs)
-    X = as_inputs(X)
-    if isinstance(X, dict):
+    X = network.inputs(X)
+    if is_many(X):
         raise ValueError(
-            "X must be one array of samples; networks that take a dict are not stacked."
+            "X must be one array of samples: networks with several inputs can't be trained on many "
+            "subsets at once. Wrap it in a module that takes them side by side in one array."
         )
-    y = as_columns(y, n_rows(X))
+    y = columns_of(X, y)
     if len(y) < 2:
         raise ValueError("A correlation needs two samples or more; got one.")
     sizes = _checked_sizes(subset_sizes, len(y))

@@ -11,12 +11,11 @@ from sklearn.utils import check_random_state
 from .._engine.cotangents import require_columns
 from .._engine.directional import DirectionalDerivative, mean_gradient
 from .._engine.evaluate import require_sane
-from .._engine.inputs import checked_forward, n_rows, take, to_batch
+from .._engine.inputs import checked_forward, take, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._samples.columns import as_columns
-from .._samples.inputs import as_inputs
-from .._skorch.nets import logits_module
+from .._samples.columns import columns_of
+from .._skorch.networks import Network
 from ._update import LOSS_GRADIENT
 from ._validation import blamed, require_integer, require_learning_rate
 
@@ -150,10 +149,11 @@ def predict_forgetting(
     >>> found.actual.sum() > 10, found.f1 > 0.9
     (np.True_, True)
     """
-    module = accepted(logits_module(net))
+    network = Network(net)
+    module = accepted(network.module)
     require_learning_rate(learning_rate)
-    X = as_inputs(X)
-    y = torch.as_tensor(as_columns(y, n_rows(X)))
+    X = network.inputs(X)
+    y = torch.as_tensor(columns_of(X, y))
     if batches is None:
         batches = _drawn(len(y), n_iterations, batch_size, random_state)
     else:

@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from .._engine.cotangents import require_columns
 from .._runtime.turns import random_state_kept
 from .._skorch.batches import FollowedBatches, follow_batches
-from .._skorch.nets import require_classifier
+from .._skorch.networks import require_classifier
 from . import _curves
 
 

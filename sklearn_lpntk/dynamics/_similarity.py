@@ -4,11 +4,9 @@ import numpy as np
 from sklearn.utils import Bunch, gen_batches
 
 from .._engine.evaluate import all_logits
-from .._engine.inputs import n_rows
 from .._features import operator_of
-from .._samples.columns import as_columns
-from .._samples.inputs import as_inputs
-from .._skorch.nets import logits_module
+from .._samples.columns import columns_of
+from .._skorch.networks import Network
 from ..kernels import empirical_ntk
 from ._validation import blamed, require_integer, require_same_samples
 
@@ -90,26 +88,26 @@ def train_test_similarity(
     >>> result.lpntk.helpful.shape
     (10, 5)
     """
-    module = logits_module(net)
-    X_train, X_test = as_inputs(X_train, "X_train"), as_inputs(X_test, "X_test")
-    require_same_samples(X_train=X_train, X_test=X_test)
-    y_train = as_columns(y_train, n_rows(X_train), ("X_train", "y_train"))
+    network = Network(net)
+    train, test = network.inputs(X_train, "X_train"), network.inputs(X_test, "X_test")
+    require_same_samples(X_train=train, X_test=test)
+    y_train = columns_of(train, y_train, ("X_train", "y_train"))
     require_integer("n_partners", n_partners)
     if n_partners > len(y_train):
         raise ValueError(f"n_partners={n_partners}, but there are {len(y_train)} training samples.")
     if y_test is None:
         with blamed("X_test"):
-            logits = all_logits(module, X_test)
+            logits = all_logits(network.module, test)
         one = logits.shape[1] == 1
         y_test = (logits[:, 0] > 0 if one else logits.argmax(1)).long().cpu().numpy()
-    y_test = as_columns(y_test, n_rows(X_test), ("X_test", "y_test"))
+    y_test = columns_of(test, y_test, ("X_test", "y_test"))
     result = Bunch()
     for kernel in [kernels] if isinstance(kernels, str) or callable(kernels) else kernels:
         name = kernel if isinstance(kernel, str) else getattr(kernel, "__name__", str(kernel))
         if name in result:
             raise ValueError(f"Two kernels are called {name!r}; give them different __name__s.")
         operator = empirical_ntk(
-            module, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
+            net, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
         )
         if operator.shape != (len(y_test), len(y_train)):
             raise ValueError(

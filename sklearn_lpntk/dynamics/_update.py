@@ -10,12 +10,10 @@ from scipy.special import expit, softmax
 from .._engine.cotangents import find_cotangent
 from .._engine.directional import DirectionalDerivative, mean_gradient
 from .._engine.evaluate import all_logits, batches_of, require_sane
-from .._engine.inputs import n_rows
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
-from .._samples.columns import as_columns
-from .._samples.inputs import as_inputs
-from .._skorch.nets import logits_module
+from .._samples.columns import columns_of
+from .._skorch.networks import Network
 from ..kernels import entk_kernel
 from ._validation import blamed, require_learning_rate, require_same_samples
 
@@ -137,21 +135,20 @@ def predict_update(
     >>> step.delta_proba[0, 2] > 0  # learning a sample makes its label likelier
     np.True_
     """
-    module = accepted(logits_module(net))
-    X_probe = as_inputs(X_probe, "X_probe")
+    network = Network(net)
+    module = accepted(network.module)
+    X_probe = network.inputs(X_probe, "X_probe")
     if method not in ("jvp", "ntk"):
         raise ValueError(f"method must be 'jvp' or 'ntk'; got {method!r}.")
     if parameter_change is not None:
         _require_change_only(X_update, y_update, learning_rate, method)
         return _along(module, _as_direction(module, parameter_change), X_probe)
     require_learning_rate(learning_rate)
-    if X_update is None or y_update is None:
-        raise ValueError(
-            "X_update and y_update are needed, or parameter_change= in place of them; got None."
-        )
-    X_update = as_inputs(X_update, "X_update")
+    if X_update is None:
+        raise ValueError("X_update is needed, or parameter_change= in place of it; got None.")
+    X_update = network.inputs(X_update, "X_update")
     require_same_samples(X_update=X_update, X_probe=X_probe)
-    y_update = as_columns(y_update, n_rows(X_update), ("X_update", "y_update"))
+    y_update = columns_of(X_update, y_update, ("X_update", "y_update"))
     if method == "ntk":
         return _by_factors(module, X_update, y_update, X_probe, learning_rate)
     gradient = _loss_gradient(module, X_update, y_update)

@@ -4,7 +4,7 @@ import math
 import numbers
 from contextlib import contextmanager
 
-from .._engine.inputs import take
+from .._engine.inputs import is_many, mapped, take
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def require_same_samples(**named):
     (first, X), (second, X2) = named.items()
     shapes = _sample_shape(X), _sample_shape(X2)
     tokens = 0 if is_integer(X) else 1
-    sequences = not isinstance(X, dict) and len(shapes[0]) == len(shapes[1]) > tokens
+    sequences = not is_many(X) and len(shapes[0]) == len(shapes[1]) > tokens
     if shapes[0] != shapes[1] and not (sequences and shapes[0][1:] == shapes[1][1:]):
         raise ValueError(
             f"{second} has samples of shape {shapes[1]}, {first} of shape {shapes[0]}; the "
@@ -47,11 +47,9 @@ def require_same_samples(**named):
 
 def is_integer(X):
     """Whether X is an array of integers, such as tokens."""
-    return not isinstance(X, dict) and str(X.dtype).removeprefix("torch.").startswith("int")
+    return not is_many(X) and str(X.dtype).removeprefix("torch.").startswith("int")
 
 
 def _sample_shape(X):
     """Shape of one sample, or of each part of it."""
-    if isinstance(X, dict):
-        return {key: _sample_shape(value) for key, value in X.items()}
-    return tuple(take(X, slice(0, 1)).shape[1:])
+    return mapped(lambda part: tuple(take(part, slice(0, 1)).shape[1:]), X)

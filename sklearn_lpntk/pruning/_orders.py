@@ -5,13 +5,15 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 
 from .._engine.bounds import Bounds
 from .._engine.cotangents import require_columns
 from .._engine.evaluate import logits_and_embeddings
+from .._engine.inputs import parts_of
 from .._engine.reductions import dominated, refined, row_extremes
 from .._engine.rows import SpeculativeRows
-from .._skorch.nets import logits_module
+from .._samples.datasets import as_array
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
 from ._clean import is_contradicted, label_margins, medoids_then_farthest
@@ -86,7 +88,7 @@ def _cover_from_medoids(operator, members):
 
 def k_center(samples):
     """Coverage on the last layer's inputs, Euclidean."""
-    _, embeddings = logits_and_embeddings(logits_module(samples.net), samples.X)
+    _, embeddings = logits_and_embeddings(samples.network.module, samples.X)
     return _visit_within_classes(samples, _cover_vectors, EuclideanRows, embeddings.cpu().numpy())
 
 
@@ -96,7 +98,7 @@ def _cover_vectors(similarity, Z, members):
 
 def k_center_input(samples):
     """Coverage on flattened X, by cosine; trains no net."""
-    return _visit_within_classes(samples, _cover_vectors, CosineVectorRows, samples.X)
+    return _visit_within_classes(samples, _cover_vectors, CosineVectorRows, samples.vectors())
 
 
 def random(samples):
@@ -109,7 +111,7 @@ def random(samples):
 
 def el2n(samples):
     """Norm of the error vector: the easiest samples go first."""
-    logits, _ = logits_and_embeddings(logits_module(samples.net), samples.X)
+    logits, _ = logits_and_embeddings(samples.network.module, samples.X)
     y = torch.as_tensor(samples.columns, device=logits.device)
     require_columns(y, logits.shape[1])
     if logits.shape[1] == 1:
@@ -143,7 +145,7 @@ def redundant(samples):
 
 def redundancy_decisions(samples):
     """Which samples are redundant, and the kernel's diagonal: no scores, far fewer entries."""
-    is_redundant = first_twins(samples.raw, samples.columns) >= 0
+    is_redundant = first_twins(samples.X, samples.columns) >= 0
     diagonal = np.empty(len(samples))
     for group in samples.groups:
         operator = samples.operator().restricted(group)
@@ -190,7 +192,7 @@ def redundancy_scores(samples):
         argmax = found.indices[:, 0].cpu().numpy()
         dominators[group] = np.where(argmax >= 0, group[argmax], -1)
         diagonal[group] = own.double().cpu().numpy()
-    twins = first_twins(samples.raw, samples.columns)
+    twins = first_twins(samples.X, samples.columns)
     dominated = maxima > diagonal * (1 + REDUNDANT_BY)
     is_redundant = dominated | (twins >= 0)
     dominators = np.where(dominated, dominators, twins)
@@ -212,11 +214,14 @@ def _extremes(samples, group):
 
 def first_twins(X, columns):
     """For a later one of rows equal in X and y, the first of them; else -1."""
-    first, twins = {}, np.full(len(X), -1)
-    for i, row in enumerate(np.ascontiguousarray(X + 0)):  # + 0 makes -0 the same as 0
-        j = first.setdefault((row.tobytes(), columns[i]), i)
-        if j != i:
-            twins[i] = j
+    first, twins = {}, np.full(len(columns), -1)
+    for rows in gen_batches(len(columns), 4096):
+        parts = [as_array(part[rows]) + 0 for part in parts_of(X).values()]  # -0 as 0
+        for i in range(rows.start, rows.stop):
+            values = b"".join(part[i - rows.start].tobytes() for part in parts)
+            j = first.setdefault((values, columns[i]), i)
+            if j != i:
+                twins[i] = j
     return twins
 
 
@@ -275,23 +280,29 @@ def _n_clusters(n_clusters, n_samples):
 
 @dataclass(frozen=True)
 class Strategy:
-    """A strategy's function and what it needs."""
+    """A strategy's function and what it needs.
+
+    ``needs_net`` and ``needs_numbers`` say what of X and a network it looks at, and
+    ``compares`` whether by the kernel of pairs.
+    """
 
     order: callable
     needs_net: bool = True
+    needs_numbers: bool = True
+    compares: bool = False
     has_auto: bool = False
     clusters: bool = False
 
 
 STRATEGIES = {
-    "herding": Strategy(herding),
-    "coverage": Strategy(coverage),
-    "clean_coverage": Strategy(clean_coverage),
-    "redundant": Strategy(redundant, has_auto=True),
-    "head": Strategy(head, has_auto=True, clusters=True),
-    "redundant+head": Strategy(redundant_head, has_auto=True, clusters=True),
-    "keep_head": Strategy(keep_head, clusters=True),
-    "random": Strategy(random, needs_net=False),
+    "herding": Strategy(herding, compares=True),
+    "coverage": Strategy(coverage, compares=True),
+    "clean_coverage": Strategy(clean_coverage, compares=True),
+    "redundant": Strategy(redundant, compares=True, has_auto=True),
+    "head": Strategy(head, compares=True, has_auto=True, clusters=True),
+    "redundant+head": Strategy(redundant_head, compares=True, has_auto=True, clusters=True),
+    "keep_head": Strategy(keep_head, compares=True, clusters=True),
+    "random": Strategy(random, needs_net=False, needs_numbers=False),
     "el2n": Strategy(el2n),
     "grand": Strategy(grand),
     "k_center": Strategy(k_center),

@@ -15,7 +15,7 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -24,22 +24,16 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_method_params, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 from skorch import NeuralNetClassifier
 from torch import nn
 
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from .._skorch.default_net import scoring_net
+from .._samples.given import given, index_of, rows_of
 from .._skorch.labels import ColumnEncoder, checked_classes
-from .._skorch.nets import (
-    fit_net,
-    is_skorch_net,
-    net_input,
-    require_classifier,
-    unfrozen,
-    with_steps_of,
-)
+from .._skorch.nets import fit_net, is_skorch_net, net_input, unfrozen, with_steps_of
+from .._skorch.scoring import ends_in_skorch, prepared, takes_tables
 from ..cluster._farthest_point import resolve_n_clusters
 from ._orders import STRATEGIES
 from ._scoring import score_samples
@@ -59,11 +53,13 @@ def _estimator_has(method):
     return check
 
 
-def _rows(X, y, kept, found):
-    """Rows of X and y as the caller gave them, or as arrays where these can't be indexed."""
-    X = X if hasattr(X, "__getitem__") else found.array
-    y = y if hasattr(y, "__getitem__") else found.y
-    return _safe_indexing(X, kept), _safe_indexing(y, kept)
+def _named(rows, index):
+    """Rows by the names that the caller gave them; none for -1."""
+    import pandas as pd
+
+    found = index.take(np.maximum(rows, 0)).to_series(index=index)
+    dtype = "Int64" if pd.api.types.is_integer_dtype(index.dtype) else object
+    return found.astype(dtype).where(rows >= 0, None if dtype is object else pd.NA)
 
 
 class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -289,7 +285,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, **fit_params):
+    def fit(self, X, y=None, **fit_params):
         """Score and prune the samples, then fit the final estimator on the kept rows.
 
         Parameters
@@ -336,7 +332,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_resample(self, X, y):
+    def fit_resample(self, X, y=None):
         """Score and prune the samples, and return the kept rows; fits no final estimator.
 
         Parameters
@@ -363,7 +359,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             found.kept = self._kept(found)
             self._store(found)
             progress.end()
-        return _rows(X, y, self.sample_indices_, found)
+        kept, y = self.sample_indices_, found.y if y is None else y
+        return rows_of(X, kept), rows_of(y, kept)
 
     def prune_path(self, X, y, fractions):
         """Kept rows of several fractions, from one scoring.
@@ -402,20 +399,29 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         recipe = self.prune_fraction == "auto" and self.strategy == "redundant"
         return recipe and not self.refine  # which takes candidates with their scores
 
+    @property
+    def _scoring_net(self):
+        own = is_skorch_net(self.estimator) or ends_in_skorch(self.estimator)
+        return self.estimator if self.net is None and own else self.net
+
+    @property
+    def _takes_tables(self):
+        """Whether X may have columns that are no numbers: no net gets it as it is."""
+        return takes_tables(self._scoring_net) and not is_skorch_net(self.estimator)
+
     def _select(self, X, y, progress, *, decide_only):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
-        array, y = validate_data(self, X, y, dtype="numeric", allow_nd=True, ensure_min_samples=2)
-        classes = checked_classes(y)
+        self._row_names = index_of(X, y)
         strategy = STRATEGIES[self.strategy]
+        retrains = self.estimator is None or is_skorch_net(self.estimator)
+        raw = not (strategy.needs_numbers or retrains)
+        X, y = given(self, X, y, tables=self._takes_tables, raw=raw)
+        checked_classes(y)
         if isinstance(self.n_clusters, Integral) and strategy.clusters:
             resolve_n_clusters(self.n_clusters, len(y))  # raises where there are too many
-        net = self.estimator if self.net is None and is_skorch_net(self.estimator) else self.net
-        net = scoring_net(net, array, len(classes))
-        if strategy.needs_net or not is_skorch_net(net):
-            require_classifier(net)
         return score_samples(
-            net,
-            array,
+            self._scoring_net,
+            X,
             y,
             self.strategy,
             {
@@ -428,6 +434,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
                 "parameters": self.parameters,
             },
             {"n_jobs": self.n_jobs, "store": self.store},
+            retrains=self.estimator is None,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
             memory=self.memory,
             progress=progress,
@@ -487,6 +494,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             ("dominators_", ordering.dominators),
             ("n_redundant_", ordering.n_redundant),
             ("_scores", ordering.scores),
+            ("_stand_ins", ordering.stand_ins),
             ("labels_", ordering.labels),
             ("cluster_centers_indices_", ordering.centers),
         ):
@@ -496,30 +504,28 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     # -- the final estimator --------------------------------------------------------------
 
     def _final_estimator(self, found):
-        return clone(unfrozen(found.net) if self.estimator is None else self.estimator)
+        return clone(unfrozen(found.scorer.net) if self.estimator is None else self.estimator)
 
     def _fit_final(self, final, found, X, y, fit_params):
         kept = np.flatnonzero(found.kept)
-        params = _check_method_params(X, fit_params, indices=kept)
-        self._encoder = None
+        params = _check_method_params(found.y, fit_params, indices=kept)
+        self._encoder = self._steps = None
         if not is_skorch_net(final):
-            return final.fit(*_rows(X, y, kept, found), **params)
-        # a frozen scoring net that is retrained keeps the meaning of its columns
-        source = found.net if self.estimator is None else final
-        own = found.encoder if self.estimator is None else None
-        self._encoder = own or ColumnEncoder.for_net(source, found.array, found.y)
+            y = found.y if y is None else y
+            return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
+        source, inputs, own = final, found.X, None
+        if self.estimator is None:  # a frozen scoring net keeps the meaning of its columns
+            source, inputs, own = found.scorer.net, found.scorer.inputs, found.encoder
+            self._steps = found.scorer.steps
+        self._encoder = own or ColumnEncoder.for_net(source, inputs, found.y)
         if isinstance(final, FrozenEstimator):
             return unfrozen(final)
         columns = self._encoder.encode(found.y)
         if self.budget == "steps":
-            final = with_steps_of(final, found.array, columns, kept)
+            final = with_steps_of(final, inputs, columns, kept)
+        fresh = isinstance(source, FrozenEstimator)
         return fit_net(
-            final,
-            found.array[kept],
-            columns[kept],
-            found.net_seed,
-            from_scratch=isinstance(source, FrozenEstimator),
-            **params,
+            final, inputs, columns, found.net_seed, rows=kept, from_scratch=fresh, **params
         )
 
     @available_if(_estimator_has("predict"))
@@ -537,8 +543,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         check_is_fitted(self, "estimator_")
         if self._encoder is None:
             return self.estimator_.predict(X)
-        X = net_input(self.estimator_, self._checked(X))
-        return self._encoder.predict(self.estimator_, X)
+        return self._encoder.predict(self.estimator_, self._net_input(X))
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):
@@ -557,8 +562,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         check_is_fitted(self, "estimator_")
         if self._encoder is None:
             return self.estimator_.predict_proba(X)
-        X = net_input(self.estimator_, self._checked(X))
-        return self._encoder.probabilities(self.estimator_, X)
+        return self._encoder.probabilities(self.estimator_, self._net_input(X))
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X):
@@ -594,9 +598,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             return super().score(X, y, **score_params)
         return self.estimator_.score(X, y, **self._routed("score", score_params))
 
-    def _checked(self, X):
+    def _net_input(self, X):
         """X for a net, checked; any other final estimator checks for itself."""
-        return validate_data(self, X, reset=False, dtype="numeric", allow_nd=True)
+        X, _ = given(self, X, reset=False, tables=self._takes_tables)
+        return net_input(self.estimator_, prepared(self._steps, X))
 
     # -- queries --------------------------------------------------------------------------
 
@@ -621,25 +626,39 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Returns
         -------
         frame : pandas.DataFrame
-            Columns ``kept``, ``prune_rank`` (0 goes first) and, where they were computed,
-            ``score`` (of ``"el2n"`` and ``"grand"``, and the margin of the label by which
-            ``"clean_coverage"`` drops samples), ``redundancy``, ``dominator`` and ``cluster``.
+            Its index is that of the X given to `fit`, or of y, where one is a frame or a series,
+            and rows are named by it. Columns ``kept`` and ``prune_rank`` (0 goes first), and where
+            they were computed:
+
+            * ``score``: what the order was made by. For ``"el2n"`` and ``"grand"`` the norm and for
+              ``"clean_coverage"`` the margin of the label: small ones go first. For ``"redundant"``
+              the redundancy: large ones go first.
+            * ``stand_in`` and ``cosine``: for a pruned row the kept one of its class that is most
+              similar to it, and how similar; of every strategy that compares by the kernel.
+            * ``redundancy``, ``dominator`` and ``cluster``: ``redundancy_``, the row named by
+              ``dominators_``, and ``labels_``.
         """
         import pandas as pd
 
         check_is_fitted(self)
-        rank = np.empty(len(self.prune_order_), dtype=np.int64)
-        rank[self.prune_order_] = np.arange(len(rank))
+        n = len(self.prune_order_)
+        index = pd.RangeIndex(n) if self._row_names is None else self._row_names
+        rank = np.empty(n, dtype=np.int64)
+        rank[self.prune_order_] = np.arange(n)
         columns = {"kept": self.support_, "prune_rank": rank}
-        for name, attribute in (
-            ("score", "_scores"),
-            ("redundancy", "redundancy_"),
-            ("dominator", "dominators_"),
-            ("cluster", "labels_"),
-        ):
-            if hasattr(self, attribute):
-                columns[name] = getattr(self, attribute)
-        return pd.DataFrame(columns)
+        by_redundancy = self.redundancy_ if self.strategy == "redundant" else None
+        score = getattr(self, "_scores", by_redundancy)
+        if score is not None:
+            columns["score"] = score
+        if hasattr(self, "_stand_ins"):
+            rows, cosines = self._stand_ins.among(self.support_)
+            columns |= {"stand_in": _named(rows, index), "cosine": cosines}
+        if hasattr(self, "redundancy_"):
+            columns["redundancy"] = self.redundancy_
+            columns["dominator"] = _named(self.dominators_, index)
+        if hasattr(self, "labels_"):
+            columns["cluster"] = self.labels_
+        return pd.DataFrame(columns, index=index)
 
     # -- scikit-learn ---------------------------------------------------------------------
 
@@ -668,7 +687,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._takes_tables
         if self.estimator is not None and not is_skorch_net(self.estimator):
             own = get_tags(self.estimator)
             tags.classifier_tags = deepcopy(own.classifier_tags) or tags.classifier_tags
+            tags.input_tags.sparse = own.input_tags.sparse
+            tags.input_tags.allow_nan &= own.input_tags.allow_nan
         return tags

@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._engine.inputs import is_many
 from .._engine.task import Task
 from .._features import extract, make_extractor, operator_of, store_path, workers_of
+from .._samples.datasets import as_array
+from .._samples.inputs import as_inputs
+from ._stand_ins import StandIns
 
 
 @dataclass
@@ -14,9 +18,8 @@ class Samples:
 
     Attributes
     ----------
-    net : fitted skorch net or None
-    X : ndarray of shape (n_samples, ...), as the net takes it
-    raw : the same as the caller gave it
+    network : Network or None
+    X : inputs of the network, or what X is for a strategy without one
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
     options : dict
@@ -26,9 +29,8 @@ class Samples:
     sketch_seed : int
     """
 
-    net: object
-    X: np.ndarray
-    raw: np.ndarray
+    network: object
+    X: object
     columns: np.ndarray
     options: dict
     rng: np.random.Generator
@@ -49,6 +51,16 @@ class Samples:
         whole = [np.arange(len(self))]
         return self.classes if self.options["scope"] == "class" else whole
 
+    def vectors(self):
+        """X as one array of numbers."""
+        X = as_inputs(self.X)
+        if is_many(X):
+            raise ValueError(
+                "strategy='k_center_input' compares the rows of one array, and X has several "
+                "inputs; use another strategy, such as 'k_center'."
+            )
+        return as_array(X[:])
+
     def operator(self, kernel=None):
         """The lazy kernel of all samples."""
         kernel = self.options["kernel"] if kernel is None else kernel
@@ -65,7 +77,7 @@ class Samples:
                 name = kernel if isinstance(kernel, str) else "kernel"
                 store = store_path(store, name)
             names = self.options.get("parameters")
-            extractor = make_extractor(self.net, kernel=kernel, parameters=names)
+            extractor = make_extractor(self.network, kernel=kernel, parameters=names)
             features = extract(
                 extractor,
                 self.X,
@@ -110,6 +122,7 @@ class Ordering:
     labels: np.ndarray | None = None
     centers: np.ndarray | None = None
     head_size: int | None = None  # samples in the largest cluster
+    stand_ins: StandIns | None = None
 
     def n_recipe(self, head_fraction):
         """How many the paper's recipe drops: the redundant, and part of the head."""

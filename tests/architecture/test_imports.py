@@ -21,11 +21,11 @@ ALLOWED = {
     "_skorch": {"_runtime", "_engine", "_samples"},
     "_operator": {"_engine"},
     "_features": {"_runtime", "_engine", "_operator", "_samples", "_skorch"},
-    "kernels": {"_engine", "_features", "_operator"},
+    "kernels": {"_engine", "_features", "_operator", "_skorch"},
     "cluster": {"_runtime"},
     "infinite": {"_runtime"},
-    "_transformer": {"_runtime", "_skorch", "_features"},
-    "pruning": {"_runtime", "_engine", "_skorch", "_features", "cluster"},
+    "_transformer": {"_runtime", "_samples", "_skorch", "_features"},
+    "pruning": {"_runtime", "_engine", "_samples", "_skorch", "_features", "cluster"},
     "dynamics": {"_runtime.turns", "_engine", "_samples", "_skorch", "_features", "kernels"},
     "inspection": {"cluster", "dynamics", "infinite", "kernels", "pruning"},
     "__init__": {"_transformer", "cluster", "pruning"},
@@ -55,8 +55,19 @@ INSIDE = {
         "entries": {"files"},
         "cache": {"entries", "files", "fingerprint", "locks"},
     },
-    "_samples": {"inputs": {"datasets"}},
-    "_skorch": {"labels": {"nets"}, "default_net": {"nets"}},
+    "_samples": {
+        "inputs": {"datasets"},
+        "columns": {"datasets"},
+        "digest": set(),
+        "tables": {"inputs"},
+        "preparation": {"tables"},
+        "given": {"datasets", "inputs", "tables"},
+    },
+    "_skorch": {
+        "labels": {"nets"},
+        "networks": {"nets"},
+        "scoring": {"default_net", "nets"},
+    },
 }
 GROUND = {"exceptions", "_version"}
 # heavy libraries that only these parts may know

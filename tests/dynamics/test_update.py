@@ -260,7 +260,7 @@ class TestErrors:
         self.refused("X_update has no samples", self.X[:0], self.y[:0], self.X, learning_rate=1)
 
     def test_nothing_to_predict(self):
-        self.refused("X_update and y_update are needed", None, None, self.X, learning_rate=1)
+        self.refused("X_update is needed", None, None, self.X, learning_rate=1)
 
     def test_both_a_step_and_a_change(self):
         change = {"0.bias": torch.ones(8)}

@@ -276,6 +276,8 @@ class TestQueries:
         assert frame.columns.tolist() == [
             "kept",
             "prune_rank",
+            "stand_in",
+            "cosine",
             "redundancy",
             "dominator",
             "cluster",

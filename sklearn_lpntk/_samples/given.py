@@ -1,0 +1,108 @@
+"""Samples and labels as an estimator is given them: checked, and in the form that they have."""
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils.validation import _num_samples, validate_data
+
+from .._engine.inputs import mapped, n_rows, take
+from .datasets import Items, is_dataset, opened, subset_of
+from .inputs import as_inputs, has_parts
+from .tables import is_table
+
+
+def given(estimator, X, y=None, *, reset=True, tables=False, raw=False):
+    """X and y, checked as far as each kind of X allows.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Gets ``n_features_in_`` and ``feature_names_in_`` where X has columns.
+    y : array-like of shape (n_samples,), default=None
+        In `fit` None takes the labels of a data set's items.
+    reset : bool, default=True
+        Whether this is `fit`.
+    tables : bool, default=False
+        Whether columns that are no numbers, and missing values, are taken.
+    raw : bool, default=False
+        Whether anything is taken that has rows.
+
+    Returns
+    -------
+    X : ndarray of numbers, CSR array, table, dict or tuple of arrays, or map-style data set
+    y : ndarray of shape (n_samples,), or None where none was given
+    """
+    options = {"reset": reset, "dtype": "numeric", "allow_nd": True, "accept_sparse": "csr"}
+    if reset:
+        options["ensure_min_samples"] = 2
+    if is_dataset(X):
+        y = Items(X).labels() if y is None and reset else y
+    elif has_parts(X):
+        X = mapped(_finite, as_inputs(X))
+    elif raw or (tables and is_table(X)):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    else:
+        options["ensure_all_finite"] = "allow-nan" if tables else True
+        X = _without_masks(X)
+        if not reset or y is None:
+            return validate_data(estimator, X, **({"y": y} if reset else {}), **options), None
+        return validate_data(estimator, X, y, **options)
+    return X, _checked_labels(y, n_samples_of(X)) if reset else None
+
+
+def _checked_labels(y, n):
+    if y is None:
+        raise ValueError("y is None, and X has no labels of its own: pass y, a label for each row.")
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y", allow_nd=True)
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim != 1:
+        raise ValueError(f"y must have shape (n_samples,), one label a row; got {y.shape}.")
+    check_consistent_length(range(n), y)
+    if n < 2:
+        raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required.")
+    return y
+
+
+def _finite(rows):
+    if isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        raise ValueError("X contains NaN or infinity; the network needs finite inputs.")
+    return rows
+
+
+def _without_masks(X):
+    if np.ma.is_masked(X):
+        raise ValueError("X is a masked array with masked entries; fill them, or make them NaN.")
+    return X
+
+
+def n_samples_of(X):
+    """Number of samples in X of any kind."""
+    if is_dataset(X):
+        return len(opened(X, "X")[0])
+    return n_rows(X) if has_parts(X) else _num_samples(X)
+
+
+def rows_of(X, rows):
+    """Some rows of X or y, in the form that the caller gave."""
+    rows = np.asarray(rows)
+    if is_dataset(X):
+        return subset_of(X, rows)
+    if has_parts(X):
+        try:
+            return type(X)(**take(X, rows)) if isinstance(X, dict) else take(X, rows)
+        except TypeError:
+            return take(X, rows)
+    if issparse(X):
+        return X.tocsr()[rows]
+    if isinstance(X, torch.Tensor):
+        return X[torch.from_numpy(rows).to(X.device)]
+    return _safe_indexing(X if hasattr(X, "__getitem__") else np.asarray(X), rows)
+
+
+def index_of(X, y=None):
+    """The names that the caller gave the rows: the index of a frame or of labels, or numbers."""
+    for named in (X, y):
+        if hasattr(named, "iloc"):
+            return named.index
+    return None

@@ -1,0 +1,175 @@
+"""A network as people bring it: what computes the logits, and how it takes samples.
+
+A skorch net may do something to a batch before its module gets it. What its own loader hands out
+and what its own ``infer`` calls is followed; where its logits are other ones all the same, that is
+refused by the name of what does it.
+"""
+
+import copy
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from skorch import NeuralNet, NeuralNetRegressor
+from skorch.dataset import Dataset as ArrayDataset
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .._engine.inputs import checked_forward, logits_in, n_rows, take, to_batch
+from .._engine.session import borrowed
+from .._samples.datasets import Items, is_dataset, opened
+from .._samples.inputs import as_inputs, has_parts
+from .nets import is_skorch_net, require_logits, unfrozen, unwrapped
+
+# what a skorch net may have of its own between X and the logits
+READING = "get_dataset", "get_iterator"
+CALLING = "infer", "evaluation_step", "forward_iter", "forward"
+ROWS = 8  # samples by which the net's own logits are compared with ours
+
+
+class Network:
+    """A module, a fitted skorch net, or a fitted Pipeline that ends in one.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Called as the net calls it; it has the names and parameters of the net's module.
+    """
+
+    def __init__(self, given):
+        self._steps, self._net = None, unfrozen(given)
+        if isinstance(self._net, Pipeline):
+            self._steps, self._net = self._net[:-1], unfrozen(self._net[-1])
+        if isinstance(self._net, nn.Module):
+            self.module, self._net = unwrapped(self._net), None
+            return
+        if not isinstance(self._net, NeuralNet):
+            raise TypeError(
+                "Expected a torch.nn.Module, a fitted skorch net, or a fitted Pipeline that ends "
+                f"in one; got {type(self._net).__name__}."
+            )
+        require_logits(self._net)
+        if not getattr(self._net, "initialized_", False):
+            raise NotFittedError(
+                f"This {type(self._net).__name__} is not fitted yet; call its fit, or initialize."
+            )
+        module = unwrapped(self._net.module_)
+        own = _is_own(self._net, "infer")
+        self.module = inferring(self._net, copy.copy(module)) if own else module
+        self._is_proved = not any(_is_own(self._net, name) for name in CALLING)
+
+    def inputs(self, X, name="X"):
+        """X as the module takes it."""
+        if self._steps:
+            X = self._steps.transform(X)
+        if self._net is None:
+            return as_inputs(X, name)
+        inputs = as_read(self._net, X, name)
+        if not self._is_proved:
+            self._require_same_logits(X, inputs)
+            self._is_proved = True
+        return inputs
+
+    def _require_same_logits(self, X, inputs):
+        """Refuse a net that computes something else than its module on these inputs."""
+        net, like = self._net, next(p for p in self.module.parameters() if p.is_floating_point())
+        few = take(X, slice(0, ROWS)) if isinstance(X, (np.ndarray, torch.Tensor)) else X
+        with borrowed(unwrapped(net.module_)), borrowed(self.module):
+            theirs = logits_in(next(iter(net.forward_iter(few))))[:ROWS].detach()
+            rows = slice(0, len(theirs))
+            ours = checked_forward(self.module, to_batch(inputs, rows, like.dtype, like.device))
+        ours = ours.detach().to(theirs).reshape(len(theirs), -1)
+        theirs = theirs.reshape(len(theirs), -1)
+        if ours.shape == theirs.shape and torch.allclose(
+            ours, theirs, rtol=1e-3, atol=1e-4 * float(ours.abs().max())
+        ):
+            return
+        own = [name for name in CALLING if _is_own(net, name)]
+        raise ValueError(
+            f"What {type(net).__name__} computes is not what its module gives for the same samples:"
+            f" {', '.join(own)} of its own changes it, and the kernel would be another network's. "
+            "Move the change into the module's forward, or into infer, which is followed."
+        )
+
+
+def require_classifier(net):
+    """Refuse what is no skorch classifier that emits logits."""
+    if not is_skorch_net(net) or isinstance(unfrozen(net), NeuralNetRegressor):
+        raise TypeError(
+            "net must be a skorch classifier, a FrozenEstimator of one, a Pipeline that ends in "
+            f"one, or an nn.Module; got {type(unfrozen(net)).__name__}."
+        )
+    require_logits(unfrozen(net))
+    if isinstance(net, FrozenEstimator):
+        Network(net)  # it must have been trained
+
+
+def as_read(net, X, name="X"):
+    """X as a skorch net's own loader hands it out, where that is not skorch's plain one."""
+    if not (is_dataset(X) or reads_for_itself(net)):
+        X = as_inputs(X, name)
+        return list(X) if isinstance(X, tuple) else X  # skorch passes several as one list
+    data = net.get_dataset(opened(X, name)[0] if is_dataset(X) else X)
+    loader = net.get_iterator(data, training=False)
+    n = len(data) if is_dataset(X) else n_rows(X if has_parts(X) else {"X": X})
+    if not isinstance(loader, DataLoader) or len(data) != n:
+        raise ValueError(
+            f"{name} has {n} samples, and what {type(net).__name__} makes of it (dataset=, "
+            f"get_dataset, iterator_valid) is a {type(loader).__name__} of {len(data)}, so rows "
+            "can't be told apart. Make it one item for each row, in a DataLoader."
+        )
+    try:
+        inputs = Items(loader, name).inputs
+    except ValueError as error:
+        raise ValueError(
+            f"{name}, as {type(net).__name__} reads it (dataset=, get_dataset, iterator_valid, "
+            f"collate_fn): {error}"
+        ) from error
+    return list(inputs) if isinstance(inputs, tuple) else inputs
+
+
+def reads_for_itself(net):
+    """Whether a skorch net makes more of arrays than skorch's own data set and loader do."""
+    collate = net.get_params(deep=False).get("iterator_valid__collate_fn")
+    plain = net.dataset is ArrayDataset and net.iterator_valid is DataLoader and collate is None
+    return not plain or any(_is_own(net, name) for name in READING)
+
+
+def _is_own(net, name):
+    """Whether a method is the user's, not skorch's."""
+    return not (getattr(net, name).__module__ or "").startswith("skorch")
+
+
+# -- a net's own infer ----------------------------------------------------------------------
+
+
+def inferring(net, module):
+    """The module in a form that is called as the net's ``infer`` calls it.
+
+    It shares all that the module has, so that names and parameters are the same.
+    """
+    view, inner = copy.copy(module), copy.copy(module)
+    inner.training = False
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        vars(view)[hooks] = OrderedDict()  # they run inside
+    with_inner = object.__new__(type(net))
+    vars(with_inner).update(vars(net), module_=inner)
+    vars(view).update(_inner=module, _net=with_inner)
+    view.__class__ = type("Inferring", (_Inferring, type(module)), {})
+    return view
+
+
+class _Inferring:
+    """What stands in front of the module's class. Copies and pickles are made anew."""
+
+    def forward(self, *args, **kwargs):
+        return self._net.infer(kwargs or (list(args) if len(args) > 1 else args[0]))
+
+    def __deepcopy__(self, memo):
+        return inferring(self._net, copy.deepcopy(vars(self)["_inner"], memo))
+
+    def __reduce__(self):
+        return inferring, (self._net, vars(self)["_inner"])
