@@ -23,12 +23,13 @@ noisy = np.where(wrong, (y + rng.integers(1, 10, len(y))) % 10, y)
 
 # %%
 # ``fit`` finds, and ``flips_`` explains: which sample, its label, a better one, and by how much
-# leave-one-out prediction prefers it. No share of wrong labels is given.
+# leave-one-out prediction prefers it. No share of wrong labels is given. How many of the flips are
+# likely wrong is estimated.
 
 refurbisher = LabelRefurbisher().fit(X, noisy)
 labels = refurbisher.labels_
-for index, old, new, margin in refurbisher.flips_[:5]:
-    print(f"sample {index:4d}: {old} -> {new}, margin {margin:.2f} (it is a {y[index]})")
+print(refurbisher.flips_.head())
+print(f"estimated share of wrong flips: {refurbisher.wrong_flip_share_:.0%}")
 
 # %%
 # The clearest ones, and on the way the block-diagonalisation error, which is low where labels are

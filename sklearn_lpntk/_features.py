@@ -135,6 +135,21 @@ def store_identity(extractor, X, y, sketch):
     }
 
 
+def features_key(extractor, data, n_components, seed):
+    """What features of some (X, y) depend on, by name, for a cache."""
+    objective = extractor.objective
+    key = {
+        "network": extractor.module,
+        "kernel": (objective.name, objective.source or objective.function),
+        "parameters": list(extractor.names),
+        "sketch": (n_components, seed),
+    }
+    for k, (X, y) in enumerate(data):
+        y = labels_of(X) if y is None and objective.needs_y else y
+        key |= {f"X {k}": data_digest(X), f"y {k}": None if y is None else np.asarray(y)}
+    return key
+
+
 def _fingerprint_for_store(value, what):
     try:
         return fingerprint(value)

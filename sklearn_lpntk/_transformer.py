@@ -33,10 +33,11 @@ class LpNTKTransformer(
 
     Parameters
     ----------
-    net : skorch classifier or nn.Module, default=None
+    net : skorch classifier, Pipeline that ends in one, or nn.Module, default=None
         The network; it must emit logits. It is cloned and trained on the samples given to
         `fit`; ``FrozenEstimator(net)`` and a plain module are taken as they are, and integer labels
-        are then logit columns. None means a small default net built from the data.
+        are then logit columns. The steps of a Pipeline prepare X. None means a small default net
+        built from the data, also of tables with categories and missing values, and of sparse X.
     kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient"} or callable, default="lpntk"
         As in :func:`~sklearn_lpntk.kernels.empirical_ntk`.
     output : {"features", "kernel"}, default="features"
@@ -50,6 +51,8 @@ class LpNTKTransformer(
         those that you trust.
     random_state : int, RandomState instance or None, default=None
         Initial weights, batches and sketch.
+    verbose : int, default=0
+        Print a line for each stage of a fit, and how far it has come.
 
     Attributes
     ----------
@@ -114,6 +117,7 @@ class LpNTKTransformer(
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "memory": [str, HasMethods(["cache"]), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -125,6 +129,7 @@ class LpNTKTransformer(
         n_components="auto",
         memory=None,
         random_state=None,
+        verbose=0,
     ):
         self.net = net
         self.kernel = kernel
@@ -132,6 +137,7 @@ class LpNTKTransformer(
         self.n_components = n_components
         self.memory = memory
         self.random_state = random_state
+        self.verbose = verbose
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
@@ -141,9 +147,10 @@ class LpNTKTransformer(
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Training samples: a table, a data frame or images.
+            Training samples: an array of numbers, a table, a sparse matrix, a dict or tuple of
+            arrays for a net with several inputs, or a map-style data set.
         y : array-like of shape (n_samples,)
-            Class labels.
+            Class labels; None takes those of a data set's items.
 
         Returns
         -------
@@ -180,7 +187,7 @@ class LpNTKTransformer(
     def _fit(self, X, y):
         warn_if_never_found(self)
         with unfitted_on_error(self):
-            progress = FitProgress(self, 2, X, y)
+            progress = FitProgress(self, 2, X, y, verbose=self.verbose)
             X, y = given(self, X, y, tables=takes_tables(self.net))
             classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)

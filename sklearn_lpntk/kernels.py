@@ -5,8 +5,18 @@ import numbers
 from sklearn.utils import Bunch
 
 from ._engine.relations import count_relations
-from ._features import extract, make_extractor, operator_of, sketch_seed, store_path, workers_of
+from ._features import (
+    extract,
+    features_key,
+    make_extractor,
+    operator_of,
+    sketch_seed,
+    store_path,
+    workers_of,
+)
 from ._operator import KernelOperator
+from ._runtime.cache import cached
+from ._runtime.progress import shown
 from ._skorch.networks import Network
 
 __all__ = [
@@ -32,6 +42,8 @@ def empirical_ntk(
     store=None,
     batch_size="auto",
     random_state=None,
+    memory=None,
+    verbose=0,
 ):
     """Empirical tangent kernel of a network, as a lazy matrix.
 
@@ -84,6 +96,11 @@ def empirical_ntk(
         most 256.
     random_state : int, RandomState instance or None, default=None
         Draws the sketch.
+    memory : str or joblib.Memory, default=None
+        Caches features that fit into memory, by the values of the network and of X. A sketch needs
+        an int ``random_state``. The folder holds pickles: open only those that you trust.
+    verbose : int, default=0
+        Print how far the computation of the features has come, and the remaining time.
 
     Returns
     -------
@@ -141,17 +158,37 @@ def empirical_ntk(
         random_state = 0  # a store is completed and read again under the same sketch
     seed = sketch_seed(n_components, random_state)
     folders = (None, None) if store is None else (store_path(store, "X"), store_path(store, "X2"))
-    X = network.inputs(X)
-    features = extract(extractor, X, y, n_components, seed, store=folders[0])
-    other = None
+    data = [(network.inputs(X), y)]
     if X2 is not None:
-        X2 = network.inputs(X2, "X2")
-        settled = extractor.plan
-        other = extract(extractor, X2, y2, n_components, seed, store=folders[1], names=("X2", "y2"))
-        if not extractor.plan.fits(settled):
-            # X2 showed that a rule is wrong for this network: so it was for X
-            features = extract(extractor, X, y, n_components, seed, store=folders[0])
-    return operator_of(features, other)
+        data.append((network.inputs(X2, "X2"), y2))
+
+    def compute():
+        return _features_of(extractor, data, n_components, seed, folders)
+
+    with shown("[empirical_ntk] compute features", verbose=verbose):
+        if memory is None or store is not None:
+            return operator_of(*compute())
+        key = features_key(extractor, data, n_components, seed)
+        found = cached(memory, "features", compute, key, worth=_are_in_memory)
+        return operator_of(*found)
+
+
+def _are_in_memory(parts):
+    return all(features.in_memory for features in parts)
+
+
+def _features_of(extractor, data, n_components, seed, folders):
+    """Features of X, and of X2 where it is there, under one plan."""
+    (X, y), *rest = data
+    features = extract(extractor, X, y, n_components, seed, store=folders[0])
+    if not rest:
+        return (features,)
+    settled, (X2, y2) = extractor.plan, rest[0]
+    other = extract(extractor, X2, y2, n_components, seed, store=folders[1], names=("X2", "y2"))
+    if not extractor.plan.fits(settled):
+        # X2 showed that a rule is wrong for this network: so it was for X
+        features = extract(extractor, X, y, n_components, seed, store=folders[0])
+    return features, other
 
 
 def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
@@ -165,7 +202,7 @@ def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
     module_or_net, X, y, X2, y2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, store, batch_size, random_state`` of
+        ``parameters, n_components, store, batch_size, random_state, memory, verbose`` of
         :func:`empirical_ntk`.
 
     Returns
@@ -206,7 +243,7 @@ def pntk_kernel(module_or_net, X, X2=None, **options):
     module_or_net, X, X2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, store, batch_size, random_state`` of
+        ``parameters, n_components, store, batch_size, random_state, memory, verbose`` of
         :func:`empirical_ntk`.
 
     Returns
@@ -245,7 +282,7 @@ def entk_kernel(module_or_net, X, X2=None, **options):
     module_or_net, X, X2
         As in :func:`empirical_ntk`.
     **options
-        ``parameters, n_components, store, batch_size, random_state`` of
+        ``parameters, n_components, store, batch_size, random_state, memory, verbose`` of
         :func:`empirical_ntk`.
 
     Returns

@@ -171,7 +171,10 @@ class TestErrors:
             lpntk_kernel(make_net(), X, y)
 
     def test_not_a_network(self):
-        with pytest.raises(TypeError, match=r"torch.nn.Module or a fitted skorch net; got dict"):
+        with pytest.raises(
+            TypeError,
+            match="a fitted Pipeline that ends in one; got dict",
+        ):
             lpntk_kernel({}, X, y)
 
     def test_label_outside_the_classes(self):

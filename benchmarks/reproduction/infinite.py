@@ -223,7 +223,7 @@ def main():
         key += f"_{options.n_train}"
     records = Records(options.out or FOLDER / f"{key}.jsonl", ("seed",))
     if not options.report:
-        warnings.filterwarnings("ignore", "Leave-one-out prediction by this kernel")
+        warnings.filterwarnings("ignore", ".*labels were changed")
         data = load(name, options.cifar)
         for seed in seeds_of(options):
             if {"seed": seed} not in records:

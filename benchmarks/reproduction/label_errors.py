@@ -85,7 +85,7 @@ def main():
     parser = arguments(__doc__, DATASETS, seeds=4, n_train=2000)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", "Leave-one-out prediction by this kernel")
+    warnings.filterwarnings("ignore", ".*labels were changed")
     warnings.filterwarnings("ignore", "lbfgs failed to converge")
     warnings.filterwarnings("ignore", "The `probability` parameter")
     name = options.dataset

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 
+from .._runtime.progress import report
 from ..exceptions import AutogradRuleWarning, ProbabilityOutputWarning
 from .blocks import structure_of
 from .check import SPOT_ROWS, SelfCheck
@@ -141,6 +142,7 @@ class Extractor:
                 require_alike(plan, structure, structure_of(trace.blocks))
                 features = Features(trace.factors, _spec(trace, like), dict(structure))
                 sink.add(features if sketch is None else sketch(features))
+                report(rows.stop, n)
         findings.structure, findings.paths = structure, check.proved
         return findings
 

@@ -5,6 +5,7 @@ import warnings
 
 import torch
 
+from .._runtime.progress import counted, report
 from ..exceptions import DamagedStoreWarning
 from .extract import Findings
 from .features import Collected, Features
@@ -35,7 +36,9 @@ def gather(extractor, X, y, *, sketch=None, limit=None, map=None):
     def attempt(plan):
         known = plan == head[1]
         jobs = (_rows(X, y, rows) for rows in shards[known:])
-        parts = [*([head] if known else []), *map(Task(_shard, extractor, sketch, plan), jobs)]
+        found = map(Task(_shard, extractor, sketch, plan), jobs)
+        found = counted(found, len(shards) - known, "batches of features")
+        parts = [*([head] if known else []), *found]
         _agree(plan, [found for _, found, _ in parts])
         structure = {}
         for features, _, _ in parts:
@@ -63,6 +66,8 @@ def gather_in_store(extractor, X, y, *, sketch, path, identity, map=map):
             for found, findings in map(Task(_fill, store, extractor, sketch, plan), jobs):
                 _agree(plan, [found])
                 everything.append(findings)
+                done = len(store.shards) - len(missing) + len(everything)
+                report(min(done, len(store.shards)), len(store.shards), "batches of features")
             _agree(plan, [_plan_of(store.merge(_entries(plan)))])
             if len(store.missing) == len(missing):
                 time.sleep(0.2)  # other processes are at work on these

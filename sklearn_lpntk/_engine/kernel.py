@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from .._runtime.progress import report
 from .products import padded, scaled, slices
 from .sources import subset
 
@@ -76,6 +77,7 @@ class Kernel:
             for start in range(rows.stop, n, self.tile):
                 cols = slice(start, min(start + self.tile, n))
                 yield scaled(rows, R), scaled(cols, R), left.gram(self.left.take(cols))
+            report(rows.stop, n, "rows of the kernel")
 
     def product(self, left, right):
         """(rows, cols, tile) of the whole rectangle of two sources."""
@@ -84,6 +86,7 @@ class Kernel:
             for cols in slices(right.n_samples, self.tile):
                 tile = panel.gram(right.take(cols))
                 yield scaled(rows, left.n_cotangents), scaled(cols, right.n_cotangents), tile
+            report(rows.stop, left.n_samples, "rows of the kernel")
 
     def rows(self, samples):
         """The rows of some samples, an ndarray, whatever memory holds."""

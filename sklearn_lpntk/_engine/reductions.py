@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from .._runtime.progress import counted
 from .bounds import Bounds, rows_and_columns
 from .products import slices
 from .task import Task
@@ -187,7 +188,8 @@ def _reduce(kernel, bounds, rule, sign, map):
     """Results of a rule for all rows, in the order of the samples, and entries evaluated."""
     search = _Search(kernel.tile, bounds, rule, sign)
     panels = slices(len(bounds.order), panel_rows(kernel))
-    results, counts = zip(*map(Task(_search, kernel.left, search), panels))
+    results = map(Task(_search, kernel.left, search), panels)
+    results, counts = zip(*counted(results, len(panels), "panels of the kernel"))
     back = torch.argsort(bounds.order)
     return [torch.cat(parts)[back] for parts in zip(*results)], bounds.n_evaluated + sum(counts)
 

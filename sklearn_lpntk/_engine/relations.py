@@ -2,6 +2,7 @@
 
 import torch
 
+from .._runtime.progress import counted
 from .bounds import Bounds, rows_and_columns
 from .products import slices
 from .reductions import panel_rows
@@ -31,7 +32,8 @@ def count_relations(kernel, threshold, threshold_unrelated, *, bounds=None, map=
     thresholds = threshold, threshold_unrelated
     count = Task(_count, kernel.left, bounds, thresholds, kernel.tile)
     total, n_evaluated = torch.zeros(n, 3, dtype=torch.int64), bounds.n_evaluated
-    for counts, evaluated in map(count, slices(n, panel_rows(kernel))):
+    panels = slices(n, panel_rows(kernel))
+    for counts, evaluated in counted(map(count, panels), len(panels), "panels of the kernel"):
         total += counts
         n_evaluated += evaluated
     return total[torch.argsort(bounds.order.cpu())], n_evaluated

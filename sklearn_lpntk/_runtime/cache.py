@@ -28,12 +28,13 @@ _LOGGER = logging.getLogger("sklearn_lpntk")
 _changes, _warned = Counter(), set()  # in this process, by a key's part and its value's name
 
 
-def cached(memory, what, function, key, *arguments):
+def cached(memory, what, function, key, *arguments, worth=None):
     """``function(*arguments)``, read from ``memory`` where ``key`` was computed before.
 
     ``what`` says what the result is. ``key`` holds the values on which it depends, by name.
     Results are stored by cloudpickle (nets of a notebook are classes of ``__main__``), and under
-    a lock, so that of several processes one computes and the others read.
+    a lock, so that of several processes one computes and the others read. ``worth(result)`` may
+    say that one is not to be kept.
     """
     memory = check_memory(expanded(memory) if isinstance(memory, str) else memory)
     if not isinstance(memory, Memory) or memory.location is None:
@@ -47,6 +48,8 @@ def cached(memory, what, function, key, *arguments):
         found, result = _find(entries, name, what, parts)
         if not found:
             result = function(*arguments)
+            if worth is not None and not worth(result):
+                return result
             _keep(entries, name, parts, result)
             _warn_if_changed(what, key, parts)
     return result

@@ -12,7 +12,7 @@ from .inputs import as_inputs, has_parts
 from .tables import is_table
 
 
-def given(estimator, X, y=None, *, reset=True, tables=False, raw=False):
+def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtype=False):
     """X and y, checked as far as each kind of X allows.
 
     Parameters
@@ -27,13 +27,16 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False):
         Whether columns that are no numbers, and missing values, are taken.
     raw : bool, default=False
         Whether anything is taken that has rows.
+    any_dtype : bool, default=False
+        Whether an array may hold anything.
 
     Returns
     -------
     X : ndarray of numbers, CSR array, table, dict or tuple of arrays, or map-style data set
     y : ndarray of shape (n_samples,), or None where none was given
     """
-    options = {"reset": reset, "dtype": "numeric", "allow_nd": True, "accept_sparse": "csr"}
+    dtype = None if any_dtype else "numeric"
+    options = {"reset": reset, "dtype": dtype, "allow_nd": True, "accept_sparse": "csr"}
     if reset:
         options["ensure_min_samples"] = 2
     if is_dataset(X):
@@ -98,6 +101,17 @@ def rows_of(X, rows):
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(rows).to(X.device)]
     return _safe_indexing(X if hasattr(X, "__getitem__") else np.asarray(X), rows)
+
+
+def like(form, labels):
+    """Labels in the form of others: a series with its index, a tensor, or an array."""
+    if hasattr(form, "iloc") and form.ndim == 1:
+        return type(form)(labels, index=form.index, name=form.name).astype(form.dtype)
+    if isinstance(form, torch.Tensor):
+        return torch.as_tensor(labels, dtype=form.dtype, device=form.device)
+    if type(form).__module__.split(".")[0] == "polars" and hasattr(form, "dtype"):
+        return type(form)(form.name, labels, dtype=form.dtype)
+    return labels
 
 
 def index_of(X, y=None):

@@ -5,7 +5,7 @@ import torch
 from scipy.sparse import issparse
 
 from .._engine.inputs import is_lazy, is_many, mapped, n_rows, require_real_numbers
-from .datasets import Items, is_dataset
+from .datasets import Items, as_array, is_dataset
 
 
 class SparseRows:
@@ -33,6 +33,17 @@ def as_inputs(X, name="X"):
     if n_rows(X) == 0:
         raise ValueError(f"{name} has no samples.")
     return X
+
+
+def as_one_array(X, name="X"):
+    """X as one dense array of numbers, for what compares samples without a network."""
+    X = as_inputs(X, name)
+    if is_many(X):
+        raise ValueError(
+            f"{name} has several inputs, and samples are compared in one array here: pass the one "
+            "that counts, or all of them side by side."
+        )
+    return X if isinstance(X, np.ndarray) else as_array(X[:])
 
 
 def has_parts(X):

@@ -16,6 +16,7 @@ from skorch import (
     NeuralNetBinaryClassifier,
     NeuralNetClassifier,
 )
+from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,6 +24,7 @@ from .._engine.inputs import checked_forward, logits_in, mapped, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._runtime.cache import cached
+from .._runtime.progress import is_heard, report
 from .._runtime.turns import exclusive, seeded
 from .._samples.datasets import Labelled, is_dataset, opened
 from .._samples.digest import data_digest
@@ -153,11 +155,31 @@ def fit_net(net, X, columns, seed, *, rows=None, from_scratch=False, **fit_param
         _initialize(net, from_scratch)
         inputs, target = _training_data(net, X, columns, rows)
         try:
-            return net.partial_fit(inputs, target, **fit_params)
+            with _epochs_reported(net):
+                return net.partial_fit(inputs, target, **fit_params)
         except (RuntimeError, IndexError, TypeError):
             # where the module can't take these inputs at all, say so in our words
             _require_fitting(net, inputs)
             raise
+
+
+@contextmanager
+def _epochs_reported(net):
+    """Reports of the progress of a fit, by a callback that leaves no trace."""
+    if not is_heard():
+        yield
+        return
+    callback = "progress", _Epochs()
+    net.callbacks_.append(callback)
+    try:
+        yield
+    finally:
+        net.callbacks_.remove(callback)
+
+
+class _Epochs(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        report(len(net.history), net.max_epochs, "epochs")
 
 
 def _training_data(net, X, columns, rows):

@@ -3,13 +3,23 @@
 from numbers import Integral
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClusterMixin, _fit_context
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._runtime.cache import cached
 from .._runtime.fitting import unfitted_on_error
+from .._runtime.progress import shown
+from .._samples.datasets import is_dataset
+from .._samples.inputs import as_one_array, has_parts
 from ._affinity import AFFINITIES, ArrayAffinity, callable_block, check_similarity
 from ._traversal import farthest_point_clustering
+
+
+def _array_of(X):
+    """What scikit-learn knows as it is; data sets and the like as one array."""
+    return as_one_array(X) if is_dataset(X) or (has_parts(X) and not issparse(X)) else X
 
 
 def resolve_n_clusters(n_clusters, n_samples):
@@ -40,6 +50,12 @@ class FarthestPointClustering(ClusterMixin, BaseEstimator):
         The similarity: negative squared distance, inner product, cosine; or X is the
         similarity matrix itself; or ``affinity(X, Y)`` returns one of shape
         (n_samples_X, n_samples_Y).
+
+    memory : str or joblib.Memory, default=None
+        Caches the centroids and labels, by the values of X. The folder holds pickles: open only
+        those that you trust.
+    verbose : int, default=0
+        Print how many centroids are chosen, and the remaining time.
 
     Attributes
     ----------
@@ -99,11 +115,15 @@ class FarthestPointClustering(ClusterMixin, BaseEstimator):
             Interval(RealNotInt, 0, 1, closed="right"),
         ],
         "affinity": [StrOptions({*AFFINITIES, "precomputed"}), callable],
+        "memory": [str, HasMethods(["cache"]), None],
+        "verbose": ["verbose"],
     }
 
-    def __init__(self, n_clusters=8, *, affinity="euclidean"):
+    def __init__(self, n_clusters=8, *, affinity="euclidean", memory=None, verbose=0):
         self.n_clusters = n_clusters
         self.affinity = affinity
+        self.memory = memory
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -127,16 +147,24 @@ class FarthestPointClustering(ClusterMixin, BaseEstimator):
             square or not symmetric.
         """
         with unfitted_on_error(self):
-            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            options = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2}
+            X = validate_data(self, _array_of(X), **options)
             n_clusters = resolve_n_clusters(self.n_clusters, len(X))
-            affinity = self._affinity_of(X)
-            centers, labels = farthest_point_clustering(affinity.diagonal, affinity.row, n_clusters)
+            key = {"X": X, "n_clusters": n_clusters, "affinity": self.affinity}
+            with shown("[FarthestPointClustering] choose centroids", verbose=self.verbose):
+                centers, labels = cached(
+                    self.memory, "clustering", self._cluster, key, X, n_clusters
+                )
             self.labels_ = labels
             self.cluster_centers_indices_ = centers
             self.cluster_sizes_ = np.bincount(labels, minlength=n_clusters)
             if self.affinity != "precomputed":
                 self.cluster_centers_ = X[centers]
         return self
+
+    def _cluster(self, X, n_clusters):
+        affinity = self._affinity_of(X)
+        return farthest_point_clustering(affinity.diagonal, affinity.row, n_clusters)
 
     def _affinity_of(self, X):
         if self.affinity == "precomputed":
@@ -164,7 +192,7 @@ class FarthestPointClustering(ClusterMixin, BaseEstimator):
         labels : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, _array_of(X), dtype=[np.float64, np.float32], reset=False)
         if self.affinity == "precomputed":
             similarity = X[:, self.cluster_centers_indices_]
         elif callable(self.affinity):

@@ -8,6 +8,8 @@ it makes no difference, so it may be anything that is not above it.
 
 import numpy as np
 
+from .._runtime.progress import report
+
 
 def farthest_point_clustering(diagonal, row, n_clusters):
     """Algorithm 3 of the lpNTK paper, with the new centroid taken off its list.
@@ -43,6 +45,7 @@ def farthest_point_clustering(diagonal, row, n_clusters):
         similarity[closer] = to_center[closer]
         similarity[center] = np.inf
         centers.append(center)
+        report(len(centers), n_clusters, "centroids")
     return np.array(centers), labels
 
 
@@ -59,4 +62,5 @@ def farthest_point_order(first, row, n_samples):
             order[k] = np.argmin(similarity)
         np.maximum(similarity, row(order[k], similarity), out=similarity)
         similarity[order[k]] = np.inf
+        report(k + 1, n_samples)
     return order

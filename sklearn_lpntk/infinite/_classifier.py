@@ -121,7 +121,11 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = get_tags(self.estimator).input_tags.pairwise
+        own, refurbisher = get_tags(self.estimator).input_tags, self.refurbisher
+        of_labels = get_tags(refurbisher or LabelRefurbisher()).input_tags
+        tags.input_tags.pairwise = own.pairwise
+        tags.input_tags.sparse = own.sparse and of_labels.sparse
+        tags.input_tags.allow_nan = own.allow_nan and of_labels.allow_nan
         return tags
 
     def predict(self, X):

@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from .._runtime.memory import available
+from .._samples.inputs import as_one_array
 from ._activations import ACTIVATIONS
 from ._recursions import Convolutional, Dense, gram
 
@@ -111,8 +112,7 @@ class _InfiniteWidthKernel(Kernel):
         """The layer recursion, and X as a tensor."""
         params = self.get_params(deep=False)
         validate_parameter_constraints(self._parameter_constraints, params, type(self).__name__)
-        if isinstance(X, torch.Tensor):
-            X = X.detach().to("cpu", getattr(torch, self.dtype)).numpy()
+        X = X if isinstance(X, np.ndarray) else as_one_array(X, name)
         X = check_array(X, dtype=self.dtype, allow_nd=True, input_name=name)
         if 0 in X.shape[1:]:
             raise ValueError(f"{name} has samples of shape {X.shape[1:]}, without any feature.")

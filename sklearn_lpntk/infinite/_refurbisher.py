@@ -3,21 +3,41 @@
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
-from .._runtime.fitting import unfitted_on_error
-from ._flips import Labelling, flips_of, revisions_of
+from .._runtime.cache import cached
+from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from .._samples.given import given, index_of, like, n_samples_of, rows_of
+from .._samples.inputs import as_one_array
+from .._samples.preparation import preparation_of
+from .._samples.tables import is_table
+from ._flips import Labelling, flips_of, gains_of_others, revisions_of
 from ._gram import Factor, checked_gram, checked_labels, gram_of, warn
-from ._kernels import InfiniteWidthNTK
+from ._harm import wrong_flip_share
+from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import error_of, warn_of_single
+from ._standardize import chosen
 
 RIDGES = {"loo": 0.01, "gradient": 0.3}
-LOW_AGREEMENT = 0.5
+HARMFUL = 0.5  # share of wrong flips
+LOW_AGREEMENT = 0.6  # of given labels with predictions, and of labels that stay
+FEWEST = 10  # of which a share can be estimated
+NO_MATTER = 0.01  # share of all labels that may be changed wrongly without a warning
 
 
-class LabelRefurbisher(BaseEstimator):
+def _inverse(kernel, X, ridge):
+    """The inverse of the regularised Gram matrix of samples, or of one that is given."""
+    if isinstance(kernel, str):
+        H = checked_gram(X)
+    else:
+        H = gram_of(InfiniteWidthNTK() if kernel is None else kernel, X)
+    return Factor(H, ridge).inverse()
+
+
+class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     """Find and repair wrong labels before any training, with a kernel that knows no labels.
 
     Kernel regression on all other samples predicts each label; where it prefers another class by a
@@ -47,14 +67,35 @@ class LabelRefurbisher(BaseEstimator):
         count. None means no limit.
     batch_size : int, default=1
         Flips between two comparisons of all samples: more is faster, and a little worse.
+    standardize : {"auto", True, False}, default="auto"
+        Whether the columns of a table get mean 0 and variance 1 in front of an infinite-width
+        kernel. "auto" takes what predicts the given labels better by leave-one-out, on up to 2,000
+        rows. Images and other kernels are left alone. With "auto" or True tables may have
+        categories, strings and missing values, which are encoded, and X may be sparse.
+    memory : str or joblib.Memory, default=None
+        Caches the inverse of the Gram matrix, which takes all of the time. The folder holds
+        pickles: open only those that you trust.
+    verbose : int, default=0
+        Print a line for each stage of a fit, how far it has come, and what was changed.
 
     Attributes
     ----------
-    labels_ : ndarray of shape (n_samples,)
-        The repaired labels of the training data.
-    flips_ : structured ndarray of shape (n_flips,)
-        What was changed, in the order of the first decision: ``index, old, new``, and the
-        ``margin`` of the last one. ``pandas.DataFrame(flips_)`` is a table of it.
+    labels_ : array-like of shape (n_samples,)
+        The repaired labels of the training data, in the form of y: a series with its index, a
+        tensor, or an ndarray.
+    flips_ : pandas.DataFrame of shape (n_flips, 4)
+        What was changed, in the order of the first decision, under the index of X or y where these
+        have one: the position ``row``, the labels ``old`` and ``new``, and the ``margin`` of the
+        last decision.
+    label_quality_ : ndarray of shape (n_samples,)
+        How well each given label goes with the repaired labels of all others: 1 where
+        leave-one-out prediction is sure of it, 0 where it is sure of another one, .5 at a tie.
+    wrong_flip_share_ : float
+        Estimated share of the flips that make a label wrong, or another wrong one; nan without
+        flips, and not to be relied on below 10. Above one half repairing does harm, and `fit`
+        warns where that is more than 1 % of all labels.
+    standardized_ : bool
+        Whether columns were standardised.
     error_path_ : ndarray of shape (n_changes + 1,)
         Block-diagonalisation error before the first change and after each one, those included that
         were taken back; with the ``ridge`` of this estimator.
@@ -89,10 +130,10 @@ class LabelRefurbisher(BaseEstimator):
     :func:`~sklearn_lpntk.kernels.pntk_kernel` of a network that was not trained on these labels is:
     ``kernel=lambda X: pntk_kernel(net, X)``.
 
-    Where leave-one-out prediction agrees with fewer than half of the given labels, `fit` warns.
-    Either most labels are wrong, and repairing may help all the same (digits, 70 % wrong: 30 % of
-    the labels are right before and 85 % after), or the kernel can't learn the task, and it does
-    harm (CIFAR-10, 10 % wrong: 90 and 72 %). The number alone does not tell which.
+    Where classes overlap, right labels of hard samples are changed, too, and on data without wrong
+    labels nothing else can happen. ``wrong_flip_share_`` says how likely: labels that are known by
+    now are made wrong on purpose and repaired, and the margins of all flips are compared with
+    those. HARMNOTE Look at `review` before you use ``labels_`` where it is high.
 
     References
     ----------
@@ -120,6 +161,9 @@ class LabelRefurbisher(BaseEstimator):
         "min_margin": [Interval(Real, None, None, closed="both")],
         "max_iter": [Interval(Integral, 0, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "standardize": [StrOptions({"auto"}), "boolean"],
+        "memory": [str, HasMethods(["cache"]), None],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -132,6 +176,9 @@ class LabelRefurbisher(BaseEstimator):
         min_margin=0.3,
         max_iter=None,
         batch_size=1,
+        standardize="auto",
+        memory=None,
+        verbose=0,
     ):
         self.kernel = kernel
         self.method = method
@@ -140,17 +187,22 @@ class LabelRefurbisher(BaseEstimator):
         self.min_margin = min_margin
         self.max_iter = max_iter
         self.batch_size = batch_size
+        self.standardize = standardize
+        self.memory = memory
+        self.verbose = verbose
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y=None):
         """Find the labels to be repaired.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...) or (n_samples, n_samples)
-            Samples, or with ``kernel="precomputed"`` their Gram matrix.
+            Samples: an array, a table, a data set of arrays, or what a callable kernel takes; with
+            ``kernel="precomputed"`` their Gram matrix.
         y : array-like of shape (n_samples,)
-            Labels, some of them wrong.
+            Labels, some of them wrong. None takes those of a data set's items.
 
         Returns
         -------
@@ -165,49 +217,165 @@ class LabelRefurbisher(BaseEstimator):
         Warns
         -----
         UserWarning
-            If leave-one-out prediction agrees with fewer than half of the labels, if a class
-            has one sample (it is left out of the within-class term), or if the ridge was raised.
+            If more than half of the repairs are likely wrong, if too few of the given labels are
+            predicted for that to be told, if a class has one sample (it is left out of the
+            within-class term), or if the ridge was raised.
         """
         with unfitted_on_error(self):
-            X, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-            H = self._gram_of(X)
-            self.classes_, columns = checked_labels(y, len(H))
+            progress = FitProgress(self, 3, X, y, verbose=self.verbose)
+            self._names, form = index_of(X, y), y
+            ours, any_dtype = self._is_ours, not (self._is_ours or isinstance(self.kernel, str))
+            X, y = given(self, X, y, tables=self._takes_tables, any_dtype=any_dtype)
+            self.classes_, columns = checked_labels(y, n_samples_of(X))
             ridge = RIDGES[self.method] if self.ridge is None else self.ridge
-            labelling = Labelling(Factor(H, ridge).inverse(), columns, len(self.classes_))
+            with progress.stage("invert the Gram matrix"):
+                X = self._scaled(X, columns, ridge) if ours else X
+                key = {"kernel": self.kernel, "X": X, "ridge": ridge}
+                M = cached(self.memory, "inverse", _inverse, key, self.kernel, X, ridge)
+            labelling = Labelling(M, columns, len(self.classes_))
             warn_of_single(labelling.counts, self.classes_)
-            self._warn_of_low_agreement(labelling)
-            self._flip(labelling, y.dtype)
+            agrees = labelling.leave_one_out.argmax(axis=1) == columns
+            self.loo_accuracy_ = float(agrees.mean())
+            with progress.stage("repair labels"):
+                first = self._flip(labelling, columns, form)
+            with progress.stage("estimate the harm"):
+                self.wrong_flip_share_ = wrong_flip_share(
+                    labelling, first, self._run, self.min_margin
+                )
+            self._tell()
+            progress.end()
         return self
 
-    def _gram_of(self, X):
-        if isinstance(self.kernel, str):
-            return checked_gram(X)
-        return gram_of(InfiniteWidthNTK() if self.kernel is None else self.kernel, X)
+    @property
+    def _is_ours(self):
+        return self.kernel is None or isinstance(self.kernel, _InfiniteWidthKernel)
 
-    def _warn_of_low_agreement(self, labelling):
-        agrees = labelling.leave_one_out.argmax(axis=1) == labelling.columns
-        self.loo_accuracy_ = float(agrees.mean())
-        if self.loo_accuracy_ < LOW_AGREEMENT:
-            warn(
-                f"Leave-one-out prediction by this kernel agrees with {self.loo_accuracy_:.0%} of "
-                "the given labels. Either most labels are wrong, or the kernel can't learn the "
-                "task, and then repairing does harm; compare another kernel, or look at flips_ "
-                "before using labels_."
-            )
+    @property
+    def _takes_tables(self):
+        return self._is_ours and self.standardize is not False
 
-    def _flip(self, labelling, dtype):
-        given, margins = labelling.columns.copy(), {}
-        path = [error_of(labelling.Z, labelling.counts, self.beta)]
+    def _scaled(self, X, columns, ridge):
+        """X as the infinite-width kernel takes it, its columns standardised where that is due."""
+        X = X if is_table(X) or issparse(X) else as_one_array(X)
+        steps = preparation_of(X, 0)
+        X = X if steps is None else steps.fit_transform(X)
+        self.standardized_ = False
+        if X.ndim == 2:
+            kernel = InfiniteWidthNTK() if self.kernel is None else self.kernel
+            K = len(self.classes_)
+            X, self.standardized_ = chosen(kernel, X, columns, K, ridge, self.standardize)
+        return X
+
+    def _flip(self, labelling, given, form):
+        """Repair and store what was found; the first margin of each label that was changed."""
+        margins, first, path = {}, {}, [error_of(labelling.Z, labelling.counts, self.beta)]
         for i, _, margin in self._changes(labelling, margins):
             margins[i] = margin
+            first.setdefault(i, margin)
             path.append(error_of(labelling.Z, labelling.counts, self.beta))
-        self.labels_ = self.classes_[labelling.columns]
-        rows = [i for i in margins if labelling.columns[i] != given[i]]
-        fields = [("index", np.int64), ("old", dtype), ("new", dtype), ("margin", np.float64)]
-        self.flips_ = np.empty(len(rows), dtype=fields)
-        self.flips_["index"], self.flips_["margin"] = rows, [margins[i] for i in rows]
-        self.flips_["old"], self.flips_["new"] = self.classes_[given[rows]], self.labels_[rows]
+        rows = np.array([i for i in margins if labelling.columns[i] != given[i]], dtype=np.int64)
+        old, new = self.classes_[given[rows]], self.classes_[labelling.columns[rows]]
+        self._flips = rows, old, new, np.array([margins[i] for i in rows], dtype=np.float64)
+        self.labels_ = like(form, self.classes_[labelling.columns])
         self.error_path_ = np.array(path)
+        scores = labelling.leave_one_out
+        _, gains = gains_of_others(scores, given)
+        self.label_quality_ = np.clip((1 - gains) / 2, 0, 1)
+        self._best = self.classes_[scores.argmax(axis=1)]
+        return np.array([first[i] for i in rows])
+
+    def _run(self, labelling):
+        """Repair other labels: the rows that were changed, and their first margins."""
+        given, margins, first = labelling.columns.copy(), {}, {}
+        for i, _, margin in self._changes(labelling, margins):
+            margins[i] = margin
+            first.setdefault(i, margin)
+        rows = np.array([i for i in first if labelling.columns[i] != given[i]], dtype=np.int64)
+        return rows, np.array([first[i] for i in rows])
+
+    def _tell(self):
+        n, share = len(self._flips[0]), self.wrong_flip_share_
+        told = (
+            f"{n:,} of {len(self.label_quality_):,} labels were changed, "
+            f"about {share:.0%} of these wrongly"
+        )
+        if self.verbose:
+            print(f"[{type(self).__name__}] {told if n else 'no label was changed'}")
+        if n >= FEWEST and share > HARMFUL and share * n > NO_MATTER * len(self.label_quality_):
+            warn(
+                f"{told}, by the margins of labels that were made wrong on purpose (leave-one-out "
+                f"agrees with {self.loo_accuracy_:.0%} of the given labels): repairing does more "
+                "harm than good here. Look at review(X) instead of using labels_, raise "
+                "min_margin, or take a kernel that can learn the task."
+            )
+        elif min(self.loo_accuracy_, 1 - n / len(self.label_quality_)) < LOW_AGREEMENT:
+            warn(
+                f"Leave-one-out prediction by this kernel agrees with {self.loo_accuracy_:.0%} of "
+                f"the given labels, and {n:,} of {len(self.label_quality_):,} labels were changed. "
+                "Either most labels are wrong, or the kernel can't learn the task and repairing "
+                "does harm: no number tells which. Look at review(X) before using labels_."
+            )
+
+    @property
+    def flips_(self):
+        """What was changed, as a frame."""
+        check_is_fitted(self, "_flips")
+        import pandas as pd
+
+        rows, old, new, margin = self._flips
+        index = pd.RangeIndex(len(self.label_quality_)) if self._names is None else self._names
+        columns = {"row": rows, "old": old, "new": new, "margin": margin}
+        return pd.DataFrame(columns, index=index.take(rows))
+
+    def review(self, X, n=20):
+        """The samples whose labels are the first to be looked at, the most doubtful one first.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            The same samples; the columns of a frame come along.
+        n : int, default=20
+            The most rows.
+
+        Returns
+        -------
+        frame : pandas.DataFrame of shape (min(n, n_samples), ...)
+            Under the index of X or y where these have one: the position ``row``, the ``label``
+            given, the one that leave-one-out prediction ``suggested`` prefers, the ``quality`` of
+            the given one, whether it was ``changed``, and the columns of a frame.
+
+        Raises
+        ------
+        ValueError
+            If X has another number of samples, or n is no int of at least 1.
+        """
+        check_is_fitted(self)
+        import pandas as pd
+
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n must be an int of at least 1; got {n!r}.")
+        if n_samples_of(X) != len(self.label_quality_):
+            raise ValueError(
+                f"X has {n_samples_of(X)} samples, and the labels are those of "
+                f"{len(self.label_quality_)}: pass the X that fit got."
+            )
+        rows = np.argsort(self.label_quality_, kind="stable")[:n]
+        index = pd.RangeIndex(len(self.label_quality_)) if self._names is None else self._names
+        changed, labels = np.isin(rows, self._flips[0]), self._given_labels()
+        columns = {
+            "row": rows,
+            "label": labels[rows],
+            "suggested": self._best[rows],
+            "quality": self.label_quality_[rows],
+            "changed": changed,
+        }
+        frame = pd.DataFrame(columns, index=index.take(rows))
+        return frame.join(rows_of(X, rows), rsuffix=" of X") if hasattr(X, "iloc") else frame
+
+    def _given_labels(self):
+        labels = np.asarray(self.labels_).copy()
+        labels[self._flips[0]] = self._flips[1]
+        return labels
 
     def _changes(self, labelling, flipped):
         n = len(labelling.columns)
@@ -222,7 +390,7 @@ class LabelRefurbisher(BaseEstimator):
         if self.method == "loo":
             yield from revisions_of(labelling, list(flipped))
 
-    def fit_refurbish(self, X, y):
+    def fit_refurbish(self, X, y=None):
         """Find the labels to be repaired, and return the repaired ones.
 
         Parameters
@@ -234,7 +402,8 @@ class LabelRefurbisher(BaseEstimator):
 
         Returns
         -------
-        labels : ndarray of shape (n_samples,)
+        labels : array-like of shape (n_samples,)
+            As ``labels_``.
 
         Raises
         ------
@@ -249,4 +418,6 @@ class LabelRefurbisher(BaseEstimator):
         tags.target_tags.one_d_labels = True
         tags.input_tags.pairwise = isinstance(self.kernel, str)
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = self._is_ours
+        tags.input_tags.allow_nan = self._takes_tables
         return tags

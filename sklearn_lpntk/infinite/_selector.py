@@ -15,9 +15,11 @@ from sklearn.base import (
 from sklearn.preprocessing import KernelCenterer
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .._runtime.fitting import unfitted_on_error
+from .._samples.given import given
+from .._samples.inputs import as_one_array
 from ._entanglement import class_distance_ratio
 from ._gram import checked_labels, gram_of
 
@@ -141,7 +143,8 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         with unfitted_on_error(self):
             named = self._named_kernels()
-            X, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
+            X, y = given(self, X, y, any_dtype=True)
+            X = X if isinstance(X, np.ndarray) else as_one_array(X)
             classes, columns = checked_labels(y, len(X))
             if self.max_samples < 2 * len(classes):
                 raise ValueError(
@@ -214,7 +217,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         P : ndarray of shape (n_samples, n_components)
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=None, allow_nd=True, reset=False)
+        X, _ = given(self, X, reset=False, any_dtype=True)
         return self._best_.transform(X)
 
     def __sklearn_is_fitted__(self):
@@ -223,7 +226,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.input_tags.three_d_array = True
+        tags.input_tags.three_d_array = tags.input_tags.sparse = True
         return tags
 
 

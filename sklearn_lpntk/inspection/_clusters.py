@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..cluster import FarthestPointClustering, null_features
 from ..dynamics._validation import require_integer
-from ._drawing import BLUE, ORANGE, axes_for, vector
+from ._drawing import BLUE, ORANGE, axes_for, legend_below, vector
 
 
 class ClusterSizeDisplay:
@@ -168,7 +168,7 @@ class ClusterSizeDisplay:
             ylabel="samples in the cluster",
             title="Cluster sizes",
         )
-        ax.legend(fontsize="small")
+        legend_below(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import pearsonr
 
 from ..dynamics import difficulty_correlation
-from ._drawing import COLORS, axes_for, vector
+from ._drawing import MOST_IN_LEGEND, axes_for, class_style, legend_beside, vector
 
 
 class DifficultyDisplay:
@@ -143,14 +143,19 @@ class DifficultyDisplay:
         groups = [None] if self.y is None else np.unique(self.y)
         for k, group in enumerate(groups):
             rows = slice(None) if group is None else self.y == group
-            color = {} if {"color", "c"} & set(style) else {"color": COLORS[k % len(COLORS)]}
+            own = class_style(k)
+            if {"color", "c"} & set(style):
+                del own["color"]
             label = None if group is None else str(group)
-            ax.scatter(self.difficulty[rows], self.other[rows], label=label, **color, **style)
-        if self.y is not None:
-            ax.legend(title="class", fontsize="small", markerscale=2)
+            x, y = self.difficulty[rows], self.other[rows]
+            ax.scatter(x, y, label=label, **own | style)
+            if len(groups) > MOST_IN_LEGEND:  # their names stand where they are
+                ax.annotate(label, (np.median(x), np.median(y)), fontsize=6, ha="center")
+        if self.y is not None and len(groups) <= MOST_IN_LEGEND:
+            legend_beside(ax, title="class", markerscale=2)
         ax.set(
-            xlabel=f"difficulty, {self.names[0]} (nats × epochs)",
-            ylabel=f"difficulty, {self.names[1]} (nats × epochs)",
+            xlabel=f"summed loss over training, {self.names[0]} (nats × epochs)",
+            ylabel=f"summed loss over training, {self.names[1]} (nats × epochs)",
             title=f"Learning difficulty, ρ = {self.correlation:.2f}",
         )
         self.ax_, self.figure_ = ax, ax.figure

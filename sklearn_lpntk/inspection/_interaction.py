@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..infinite import InfiniteWidthNTK, label_interaction_matrix
-from ._drawing import axes_for
+from ._drawing import axes_for, class_ticks
 
 
 class LabelInteractionDisplay:
@@ -139,10 +139,8 @@ class LabelInteractionDisplay:
         if "norm" not in imshow_kw:
             style = {"vmin": -limit, "vmax": limit} | style
         image = ax.imshow(cosines, **style)
-        ticks = np.arange(len(self.classes))
-        ax.set_xticks(ticks, self.classes, rotation=45 if len(str(self.classes[0])) > 2 else 0)
-        ax.set_yticks(ticks, self.classes)
-        ax.set(xlabel="class", ylabel="class", title="Interaction of labels: negative is entangled")
-        ax.figure.colorbar(image, ax=ax, label="cosine of the classes' interpolants")
+        class_ticks(ax, np.arange(len(self.classes)), self.classes)
+        ax.set(xlabel="class", ylabel="class", title="Which classes are in each other's way")
+        ax.figure.colorbar(image, ax=ax, label="0: unrelated, negative: entangled")
         self.ax_, self.figure_ = ax, ax.figure
         return self

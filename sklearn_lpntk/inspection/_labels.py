@@ -5,18 +5,20 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._drawing import BLUE, as_images, axes_for, grid_for, vector
+from ._drawing import BLUE, axes_for, draw_table, grid_for, samples_at, vector
 
 
 class FlippedLabelsDisplay:
-    """Images whose labels were repaired, with the old and the new label.
+    """Images or rows of a table whose labels were repaired, with the old and the new label.
 
     Parameters
     ----------
-    images : ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
-    flips : structured ndarray of shape (n_images,)
+    images : ndarray of shape (n_images, height, width) or (n_images, height, width, 3), or None
+    flips : DataFrame or structured ndarray of shape (n_images,)
         With ``old, new, margin``.
     n_columns : int, default=8
+    table : (list of str, list of list of str), default=None
+        Names and cells of samples that are rows of a table, in place of images.
 
     Attributes
     ----------
@@ -42,8 +44,9 @@ class FlippedLabelsDisplay:
     (16, 8, 8)
     """
 
-    def __init__(self, *, images, flips, n_columns=8):
+    def __init__(self, *, images, flips, n_columns=8, table=None):
         self.images, self.flips, self.n_columns = images, flips, n_columns
+        self.table = table
 
     @classmethod
     def from_estimator(
@@ -54,8 +57,8 @@ class FlippedLabelsDisplay:
         Parameters
         ----------
         estimator : fitted LabelRefurbisher or RefurbishedClassifier
-        X : array of shape (n_samples, ...)
-            What it was fitted to: images, or rows with ``image_shape``.
+        X : array of shape (n_samples, ...) or DataFrame
+            What it was fitted to: images, rows with ``image_shape``, or a table.
         n_images : int, default=16
             The most images that are drawn.
         image_shape : tuple of int, default=None
@@ -80,10 +83,9 @@ class FlippedLabelsDisplay:
             If no label was flipped, or as `from_predictions`.
         """
         estimator = getattr(estimator, "refurbisher_", estimator)
-        check_is_fitted(estimator, "flips_")
+        check_is_fitted(estimator, "label_quality_")
         _at_least_one(n_images, "n_images")
-        clearest = np.argsort(-estimator.flips_["margin"], kind="stable")[:n_images]
-        flips = estimator.flips_[clearest]
+        flips = estimator.flips_.sort_values("margin", ascending=False, kind="stable")[:n_images]
         return cls.from_predictions(
             X, flips, image_shape=image_shape, n_columns=n_columns, ax=ax, **imshow_kw
         )
@@ -94,10 +96,10 @@ class FlippedLabelsDisplay:
 
         Parameters
         ----------
-        X : array of shape (n_samples, ...)
-            Images, or rows with ``image_shape``.
-        flips : structured array of shape (n_images,)
-            With ``index, old, new, margin``, as ``LabelRefurbisher.flips_``; drawn in this order.
+        X : array of shape (n_samples, ...) or DataFrame
+            Images, rows with ``image_shape``, or a table, of which five columns are shown.
+        flips : DataFrame or structured array of shape (n_images,)
+            With ``row, old, new, margin``, as ``LabelRefurbisher.flips_``; drawn in this order.
         image_shape : tuple of int, default=None
             Of one image, (height, width), (height, width, 3) or (channels, height, width), where X
             has flat rows.
@@ -119,31 +121,32 @@ class FlippedLabelsDisplay:
             images, or for ``n_columns`` below 1.
         """
         _at_least_one(n_columns, "n_columns")
-        names = getattr(getattr(flips, "dtype", None), "names", None) or ()
-        if not {"index", "old", "new", "margin"} <= set(names):
+        names = getattr(flips, "columns", getattr(getattr(flips, "dtype", None), "names", None))
+        names = [] if names is None else list(names)
+        if not {"row", "old", "new", "margin"} <= set(names):
             raise ValueError(
-                "flips must be a structured array with index, old, new and margin, as "
+                "flips must be a frame with row, old, new and margin, as "
                 f"LabelRefurbisher.flips_; got a {type(flips).__name__} with {names}."
             )
         if not len(flips):
             raise ValueError("No label was flipped, so there is no image to draw.")
-        X = np.asarray(X)
-        if not (flips["index"].min() >= 0 and flips["index"].max() < len(X)):
+        rows = np.asarray(flips["row"])
+        if not (rows.min() >= 0 and rows.max() < len(X)):
             raise ValueError(
-                f"flips has the sample {flips['index'].max()}, and X has {len(X)}; pass the X that "
-                "the refurbisher was fitted to."
+                f"flips has the sample {rows.max()}, and X has {len(X)}; pass the X that the "
+                "refurbisher was fitted to."
             )
-        images = as_images(X[flips["index"]], image_shape)
-        display = cls(images=images, flips=flips, n_columns=n_columns)
+        images, table = samples_at(X, rows, image_shape)
+        display = cls(images=images, flips=flips, n_columns=n_columns, table=table)
         return display.plot(ax, **imshow_kw)
 
     def plot(self, ax=None, **imshow_kw):
-        """Draw the images.
+        """Draw the images, or a table.
 
         Parameters
         ----------
         ax : matplotlib Axes or array of as many as the grid has, default=None
-            New ones if None; a single one is divided.
+            New ones if None; a single one is divided. A table needs one.
         **imshow_kw
             For matplotlib's ``imshow``.
 
@@ -151,6 +154,9 @@ class FlippedLabelsDisplay:
         -------
         display : FlippedLabelsDisplay
         """
+        old, new, margin = (np.asarray(self.flips[k]) for k in ("old", "new", "margin"))
+        if self.table is not None:
+            return self._plot_table(ax, old, new, margin)
         n = len(self.images)
         columns = min(self.n_columns, n)
         rows = -(-n // columns)
@@ -159,12 +165,22 @@ class FlippedLabelsDisplay:
         style = ({"cmap": "gray_r"} if self.images.ndim == 3 else {}) | imshow_kw
         for one in axes.ravel():
             one.set_axis_off()
-        for one, image, flip in zip(axes.ravel(), self.images, self.flips):
+        for one, image, *flip in zip(axes.ravel(), self.images, old, new, margin):
             one.imshow(image, **style)
-            one.set_title(f"{flip['old']} → {flip['new']}\n{flip['margin']:.2f}", fontsize=9)
+            one.set_title("{} → {}\n{:.2f}".format(*flip), fontsize=9)
         self.axes_, self.figure_ = axes, axes[0, 0].figure
         if ax is None:
             self.figure_.suptitle("Repaired labels: old → new, and margin", fontsize=10)
+        return self
+
+    def _plot_table(self, ax, old, new, margin):
+        (names, cells), n = self.table, len(old)
+        axes = grid_for(ax, type(self).__name__, (1, 1), figsize=(9, 0.27 * n + 0.8))
+        own = zip(map(str, old), map(str, new), (f"{m:.2f}" for m in margin))
+        rows = [[name, *flip, *rest] for flip, (name, *rest) in zip(own, cells)]
+        draw_table(axes[0, 0], [names[0], "old", "new", "margin", *names[1:]], rows)
+        axes[0, 0].set_title("Repaired labels", fontsize=10)
+        self.axes_, self.figure_ = axes, axes[0, 0].figure
         return self
 
 
@@ -268,7 +284,7 @@ class ErrorPathDisplay:
         ax.plot(np.arange(len(self.error_path)), self.error_path, **style, **line_kw)
         ax.set(
             xlabel="labels changed",
-            ylabel="block-diagonalisation error",
+            ylabel="how hard the labels are to learn (error)",
             title="Repairing labels",
         )
         self.ax_, self.figure_ = ax, ax.figure

@@ -4,26 +4,28 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..kernels import empirical_ntk
-from ._drawing import as_images, grid_for, vector
+from ._drawing import draw_table, grid_for, samples_at, vector
 
-KINDS = ("redundant", "contradictory")
+KINDS = ("redundant", "stand_in", "contradictory")
 
 
 class SamplePairsDisplay:
-    """Pairs of images, one above the other.
+    """Pairs of images, one above the other, or of rows of a table.
 
     Parameters
     ----------
-    images : ndarray of shape (n_pairs, 2, height, width) or (n_pairs, 2, height, width, 3)
+    images : ndarray of shape (n_pairs, 2, height, width) or (n_pairs, 2, height, width, 3), or None
     captions : list of (str, str)
         Above each image.
     rows : (str, str)
         What the upper and the lower images are.
     title : str
+    table : (list of str, list of list of str), default=None
+        Names and cells of samples that are rows of a table, in place of images.
 
     Attributes
     ----------
-    axes_ : ndarray of shape (2, n_pairs) of matplotlib Axes
+    axes_ : ndarray of shape (2, n_pairs) of matplotlib Axes, or (1, 1) for a table
     figure_ : matplotlib Figure
 
     See Also
@@ -43,8 +45,9 @@ class SamplePairsDisplay:
     (2, 2, 8, 8)
     """
 
-    def __init__(self, *, images, captions, rows, title):
+    def __init__(self, *, images, captions, rows, title, table=None):
         self.images, self.captions, self.rows, self.title = images, captions, rows, title
+        self.table = table
 
     @classmethod
     def from_estimator(
@@ -59,19 +62,21 @@ class SamplePairsDisplay:
         ax=None,
         **imshow_kw,
     ):
-        """The most redundant samples with their dominators, or the most contradictory pairs.
+        """Redundant samples with their dominators, pruned ones with their stand-ins, or the most
+        contradictory pairs.
 
         Parameters
         ----------
         estimator : fitted RedundancyPruner, nn.Module or fitted skorch net
-            A pruner of a strategy with ``dominators_`` for ``kind="redundant"``; a network, or a
-            pruner with ``net_``, for ``"contradictory"``.
-        X : array of shape (n_samples, ...)
+            A pruner of a strategy with ``dominators_`` for ``kind="redundant"``, of one that
+            compares by the kernel for ``"stand_in"``; a network, or a pruner with ``net_``, for
+            ``"contradictory"``.
+        X : array of shape (n_samples, ...) or DataFrame
             The training samples: images (height, width), (channels, height, width) or
-            (height, width, channels), or rows with ``image_shape``.
+            (height, width, channels), rows with ``image_shape``, or a table.
         y : array of shape (n_samples,)
             Their labels; for ``"contradictory"`` logit columns.
-        kind : {"redundant", "contradictory"}, default="redundant"
+        kind : {"redundant", "stand_in", "contradictory"}, default="redundant"
         n_pairs : int, default=8
             Or fewer. Contradictory ones have the smallest cosines under the lpNTK, and no sample
             twice.
@@ -86,10 +91,12 @@ class SamplePairsDisplay:
         """
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}; got {kind!r}.")
-        found = _redundant if kind == "redundant" else _contradictory
+        finders = {"redundant": _redundant, "stand_in": _stand_ins}
+        found = finders.get(kind, _contradictory)
         pairs, values = found(estimator, X, y, n_pairs)
         rows, symbol = {
             "redundant": (("redundant", "dominated by"), "ρ"),
+            "stand_in": (("pruned", "stand-in"), "cos"),
             "contradictory": (("one", "the other"), "cos"),
         }[kind]
         return cls.from_predictions(
@@ -98,7 +105,11 @@ class SamplePairsDisplay:
             y=y,
             values=[f"{symbol} = {value:.2f}" for value in values],
             rows=rows,
-            title=f"Most {kind} pairs",
+            title={
+                "redundant": "Most redundant samples, and what dominates them",
+                "stand_in": "Pruned samples, and the kept ones most similar to them",
+                "contradictory": "Pairs that hurt each other most",
+            }[kind],
             image_shape=image_shape,
             ax=ax,
             **imshow_kw,
@@ -124,8 +135,8 @@ class SamplePairsDisplay:
 
         Parameters
         ----------
-        X : array of shape (n_samples, ...)
-            Images, or rows with ``image_shape``.
+        X : array of shape (n_samples, ...) or DataFrame
+            Images, rows with ``image_shape``, or a table, of which five columns are shown.
         pairs : array-like of shape (n_pairs, 2)
             A row of X and one of X2.
         X2 : array of shape (n_samples_2, ...), default=None
@@ -151,9 +162,10 @@ class SamplePairsDisplay:
                 f"pairs must be an int array of shape (n_pairs, 2); got shape {pairs.shape} and "
                 f"dtype {pairs.dtype}."
             )
-        X, y = np.asarray(X), None if y is None else vector(y, "y", len(X))
-        X2, y2 = (X, y) if X2 is None else (np.asarray(X2), y2)
-        sides = [as_images(part[index], image_shape) for part, index in zip((X, X2), pairs.T)]
+        y = None if y is None else vector(y, "y", len(X))
+        X2, y2 = (X, y) if X2 is None else (X2, y2)
+        parts = zip((X, X2), pairs.T)
+        (one, table), (two, table2) = (samples_at(p, rows, image_shape) for p, rows in parts)
         labels = [
             [""] * len(pairs) if own is None else [str(np.asarray(own)[i]) for i in index]
             for own, index in zip((y, y2), pairs.T)
@@ -163,7 +175,10 @@ class SamplePairsDisplay:
             ("\n".join(filter(None, (first, value))), second)
             for first, second, value in zip(*labels, values, strict=True)
         ]
-        display = cls(images=np.stack(sides, axis=1), captions=captions, rows=rows, title=title)
+        images = None if table is not None else np.stack([one, two], axis=1)
+        if table is not None:  # two lines a pair
+            table = table[0], [cells for pair in zip(table[1], table2[1]) for cells in pair]
+        display = cls(images=images, captions=captions, rows=rows, title=title, table=table)
         return display.plot(ax, **imshow_kw)
 
     def plot(self, ax=None, **imshow_kw):
@@ -172,7 +187,7 @@ class SamplePairsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array of 2 * n_pairs of them, default=None
-            New ones if None; a single one is divided.
+            New ones if None; a single one is divided. A table needs one.
         **imshow_kw
             For matplotlib's ``imshow``.
 
@@ -180,6 +195,8 @@ class SamplePairsDisplay:
         -------
         display : SamplePairsDisplay
         """
+        if self.table is not None:
+            return self._plot_table(ax)
         n_pairs = len(self.images)
         size = 1.2 * n_pairs + 0.8, 3.6
         axes = grid_for(ax, type(self).__name__, (2, n_pairs), figsize=size)
@@ -196,6 +213,33 @@ class SamplePairsDisplay:
         if ax is None:
             self.figure_.suptitle(self.title)
         return self
+
+    def _plot_table(self, ax):
+        names, cells = self.table
+        axes = grid_for(ax, type(self).__name__, (1, 1), figsize=(9, 0.27 * len(cells) + 0.8))
+        captions = [part.replace("\n", ", ") for pair in self.captions for part in pair]
+        sides = list(self.rows) * (len(cells) // 2)
+        rows = [[*own, *rest] for *own, rest in zip(sides, captions, cells)]
+        draw_table(axes[0, 0], ["", "label", *names], rows)
+        axes[0, 0].set_title(self.title, fontsize=10)
+        self.axes_, self.figure_ = axes, axes[0, 0].figure
+        return self
+
+
+def _stand_ins(estimator, X, y, n_pairs):
+    check_is_fitted(estimator)
+    found = getattr(estimator, "_stand_ins", None)
+    if found is None:
+        raise ValueError(
+            "kind='stand_in' needs a fitted RedundancyPruner of a strategy that compares by the "
+            f"kernel, such as 'herding'; got a {type(estimator).__name__}."
+        )
+    rows, cosines = found.among(estimator.support_)
+    pruned = np.flatnonzero(rows >= 0)
+    pruned = pruned[np.argsort(-cosines[pruned], kind="stable")[:n_pairs]]
+    if not len(pruned):
+        raise ValueError("Nothing was pruned, so there is no pair to draw.")
+    return np.stack([pruned, rows[pruned]], axis=1), cosines[pruned]
 
 
 def _redundant(estimator, X, y, n_pairs):

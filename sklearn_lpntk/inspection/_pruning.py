@@ -2,12 +2,12 @@
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, check_cv
 
+from .._runtime.progress import report, shown
 from ..pruning import RedundancyPruner
-from ._drawing import COLORS, GREY, MARKERS, axes_for
-
-CONTROLS = ("random", "el2n", "grand", "k_center", "k_center_input")
+from ._drawing import GREY, axes_for, legend_beside, strategy_style
 
 
 class PruningCurveDisplay:
@@ -62,6 +62,8 @@ class PruningCurveDisplay:
         scoring=None,
         n_jobs=None,
         budget=None,
+        memory=None,
+        verbose=0,
         ax=None,
         band="se",
         **line_kw,
@@ -80,6 +82,10 @@ class PruningCurveDisplay:
             As in :class:`~sklearn.model_selection.GridSearchCV`.
         budget : {"epochs", "steps"}, default=None
             How long a skorch net is retrained, as in ``RedundancyPruner``; None leaves it as it is.
+        memory : str or joblib.Memory, default=None
+            As in ``RedundancyPruner``; None leaves it as it is.
+        verbose : int, default=0
+            Print how many fits are done, and the remaining time; not with ``n_jobs``.
         ax : matplotlib Axes, default=None
         band : {"se", "sd"} or None, default="se"
         **line_kw
@@ -96,11 +102,15 @@ class PruningCurveDisplay:
             {strategy: list(strategies), fraction: sorted(fractions)},
         ]
         estimator = clone(estimator)
-        if budget is not None:
-            estimator.set_params(**{f"{prefix}budget": budget})
-        search = GridSearchCV(
-            estimator, grid, cv=cv, scoring=scoring, n_jobs=n_jobs, refit=False
-        ).fit(X, y)
+        for name, value in (("budget", budget), ("memory", memory)):
+            if value is not None:
+                estimator.set_params(**{prefix + name: value})
+        cv = check_cv(cv, y, classifier=True)
+        n_fits = cv.get_n_splits(X, y) * (1 + len(strategies) * len(fractions))
+        counted = _Counted(check_scoring(estimator, scoring), n_fits)
+        search = GridSearchCV(estimator, grid, cv=cv, scoring=counted, n_jobs=n_jobs, refit=False)
+        with shown("[PruningCurveDisplay] cross-validate", verbose=verbose):
+            search.fit(X, y)
         results = search.cv_results_
         splits = [results[f"split{k}_test_score"] for k in range(search.n_splits_)]
         by_candidate = np.stack(splits, axis=1)
@@ -187,13 +197,9 @@ class PruningCurveDisplay:
         ax = axes_for(ax, type(self).__name__, figsize=(7, 4.5))
         x = 100 * self.fractions
         if self.full_scores is not None:
-            ax.axhline(np.mean(self.full_scores), color=GREY, lw=1, label="all samples")
+            ax.axhline(np.mean(self.full_scores), color=GREY, lw=1.5, ls=":", label="all samples")
         for k, (name, values) in enumerate(self.scores.items()):
-            style = {
-                "color": COLORS[k % len(COLORS)],
-                "marker": MARKERS[k % len(MARKERS)],
-                "ls": "--" if name in CONTROLS else "-",
-            } | line_kw
+            style = strategy_style(name, k) | {"ms": 5} | line_kw
             mean, deviation, n = _spread(values)
             (line,) = ax.plot(x, mean, label=name, **style)
             if band is not None:
@@ -203,13 +209,26 @@ class PruningCurveDisplay:
         n_repeats = max(values.shape[1] for values in self.scores.values())
         what = {"se": ", bands: ± 1 standard error", "sd": ", bands: ± 1 standard deviation"}
         ax.set(
-            xlabel="pruned training samples (%)",
+            xlabel="training samples that were pruned (%)",
             ylabel=self.score_name,
             title=f"Pruning, {n_repeats} repeats{what.get(band, '') if n_repeats > 1 else ''}",
         )
-        ax.legend(title="dashed: controls", fontsize="small")
+        legend_beside(ax, title="dashed: controls")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+class _Counted:
+    """A scorer that reports how many times it was called."""
+
+    def __init__(self, scorer, n_fits):
+        self.scorer, self.n_fits, self.done = scorer, n_fits, 0
+
+    def __call__(self, estimator, X, y):
+        score = self.scorer(estimator, X, y)
+        self.done += 1
+        report(self.done, self.n_fits, "fits")
+        return score
 
 
 def _spread(values):

@@ -3,8 +3,9 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .._samples.given import rows_of
 from ..kernels import empirical_ntk
-from ._drawing import BLUE, GREY, VERMILION, grid_for, vector
+from ._drawing import BLUE, GREY, VERMILION, class_ticks, grid_for, legend_below, vector
 
 
 class RelationsDisplay:
@@ -87,7 +88,7 @@ class RelationsDisplay:
             chosen = check_random_state(random_state).choice(rows, max_samples, replace=False)
             rows = np.sort(chosen)
         labels = None if labels is None else vector(labels, "labels", len(y))[rows]
-        X = {k: v[rows] for k, v in X.items()} if isinstance(X, dict) else np.asarray(X)[rows]
+        X = rows_of(X, rows)
         net = getattr(estimator, "net_", estimator)
         K = empirical_ntk(net, X, y[rows], kernel=kernel).toarray()
         return cls.from_predictions(K, y[rows], labels=labels, ax=ax, **imshow_kw)
@@ -142,10 +143,12 @@ class RelationsDisplay:
         # blue and orange, white between: also apart without red and green
         style = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "interpolation": "nearest"} | imshow_kw
         image = block.imshow(self.cosines, **style)
-        classes, starts = np.unique(self.y, return_index=True)
-        block.set_xticks(starts, classes)
-        block.set_yticks(starts, classes)
-        block.set(title="Cosines of pairs", xlabel="class", ylabel="class")
+        classes, starts, counts = np.unique(self.y, return_index=True, return_counts=True)
+        class_ticks(block, starts + (counts - 1) / 2, classes)
+        for start in starts[1:]:
+            block.axhline(start - 0.5, color=GREY, lw=0.3)
+            block.axvline(start - 0.5, color=GREY, lw=0.3)
+        block.set(title="Who helps whom", xlabel="class", ylabel="class")
         self.figure_ = block.figure
         self.figure_.colorbar(image, ax=block, label="cosine")
         self._draw_histogram(histogram)
@@ -164,8 +167,8 @@ class RelationsDisplay:
         obtuse = (self.cosines[pairs] < 0).mean()
         ax.set(
             title=f"{obtuse:.1%} of the pairs contradict each other",
-            xlabel="cosine",
-            ylabel="pairs",
+            xlabel="cosine: below 0 a step on one hurts the other",
+            ylabel="pairs of samples",
             xlim=(-1, 1),
         )
-        ax.legend(fontsize="small")
+        legend_below(ax, ncols=2)

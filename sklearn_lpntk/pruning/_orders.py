@@ -13,6 +13,7 @@ from .._engine.evaluate import logits_and_embeddings
 from .._engine.inputs import parts_of
 from .._engine.reductions import dominated, refined, row_extremes
 from .._engine.rows import SpeculativeRows
+from .._runtime.progress import report
 from .._samples.datasets import as_array
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
@@ -55,6 +56,7 @@ def herding_order(rows):
         order[t] = np.argmax(gain)
         chosen[order[t]] = True
         total += rows.row(order[t], np.where(chosen, np.inf, -gain))
+        report(t + 1, len(rows))
     return order
 
 

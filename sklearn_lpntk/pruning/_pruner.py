@@ -14,7 +14,6 @@ from sklearn.base import (
     clone,
     is_regressor,
 )
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
@@ -31,13 +30,15 @@ from torch import nn
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.given import given, index_of, rows_of
-from .._skorch.labels import ColumnEncoder, checked_classes
-from .._skorch.nets import fit_net, is_skorch_net, net_input, unfrozen, with_steps_of
+from .._skorch.labels import checked_classes
+from .._skorch.nets import is_skorch_net, net_input, unfrozen
 from .._skorch.scoring import ends_in_skorch, prepared, takes_tables
 from ..cluster._farthest_point import resolve_n_clusters
+from ._final import require_taking, retrain
 from ._orders import STRATEGIES
 from ._scoring import score_samples
 from ._selection import kept_mask
+from ._table import frame_of
 
 
 def _estimator_has(method):
@@ -53,15 +54,6 @@ def _estimator_has(method):
     return check
 
 
-def _named(rows, index):
-    """Rows by the names that the caller gave them; none for -1."""
-    import pandas as pd
-
-    found = index.take(np.maximum(rows, 0)).to_series(index=index)
-    dtype = "Int64" if pd.api.types.is_integer_dtype(index.dtype) else object
-    return found.astype(dtype).where(rows >= 0, None if dtype is object else pd.NA)
-
-
 class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Meta-estimator that drops redundant training samples before it fits a classifier.
 
@@ -73,11 +65,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     ----------
     estimator : classifier, default=None
         Fitted on the kept rows; None retrains the scoring net.
-    net : skorch classifier or nn.Module, default=None
-        Scores the samples; it must emit logits. None means ``estimator`` if that is a skorch
-        net, else a small default net built from the data. A net that is trained already is
-        ``FrozenEstimator(net)``; its integer labels are logit columns. So is a plain ``nn.Module``,
-        which is used as it is.
+    net : skorch classifier, Pipeline that ends in one, or nn.Module, default=None
+        Scores the samples; it must emit logits. The steps of a Pipeline prepare X for it alone.
+        None means ``estimator`` if that is or ends in a skorch net, else a small default net built
+        from the data, also of tables with categories, strings and missing values, and of sparse X.
+        A net that is trained already is ``FrozenEstimator(net)``; its integer labels are logit
+        columns. So is a plain ``nn.Module``, which is used as it is.
     strategy : {"herding", "coverage", "clean_coverage", "redundant", "head", "redundant+head", \
             "keep_head", "random", "el2n", "grand", "k_center", "k_center_input"}, \
             default="herding"
@@ -126,7 +119,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     random_state : int, RandomState instance or None, default=None
         Initial weights, batches, and the random strategies.
     verbose : int, default=0
-        Print a line for each stage of a fit.
+        Print a line for each stage of a fit, and while it runs how far it has come.
     n_components : int, default=None
         Compare sketches of this size instead of the features themselves, for nets whose factors
         exceed the memory; see :func:`~sklearn_lpntk.kernels.empirical_ntk` for the error.
@@ -291,9 +284,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Training samples: a table, a data frame or images.
+            Training samples: an array of numbers, a table, a sparse matrix, a dict or tuple of
+            arrays for a net with several inputs, or a map-style data set. The final estimator gets
+            the kept rows as they are.
         y : array-like of shape (n_samples,)
-            Class labels of any kind.
+            Class labels of any kind; None takes those of a data set's items.
         **fit_params
             Passed to the final estimator's ``fit``; those with one entry a sample, such as
             ``sample_weight``, are sliced to the kept rows.
@@ -305,7 +300,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Raises
         ------
         TypeError
-            If ``net`` is no skorch classifier, or ``estimator`` a regressor.
+            If ``net`` is no skorch classifier, ``estimator`` a regressor, or X a data set that
+            ``estimator`` can't be fitted to.
         ValueError
             If there is one class only, if the net emits probabilities, if its training
             diverges, if X does not fit it, or if ``prune_fraction="auto"`` goes with a strategy
@@ -511,22 +507,13 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         params = _check_method_params(found.y, fit_params, indices=kept)
         self._encoder = self._steps = None
         if not is_skorch_net(final):
+            require_taking(final, X)
             y = found.y if y is None else y
             return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
-        source, inputs, own = final, found.X, None
-        if self.estimator is None:  # a frozen scoring net keeps the meaning of its columns
-            source, inputs, own = found.scorer.net, found.scorer.inputs, found.encoder
-            self._steps = found.scorer.steps
-        self._encoder = own or ColumnEncoder.for_net(source, inputs, found.y)
-        if isinstance(final, FrozenEstimator):
-            return unfrozen(final)
-        columns = self._encoder.encode(found.y)
-        if self.budget == "steps":
-            final = with_steps_of(final, inputs, columns, kept)
-        fresh = isinstance(source, FrozenEstimator)
-        return fit_net(
-            final, inputs, columns, found.net_seed, rows=kept, from_scratch=fresh, **params
-        )
+        own = self.estimator is not None
+        self._steps = None if own else found.scorer.steps
+        retrained, self._encoder = retrain(final, found, kept, self.budget, params, own=own)
+        return retrained
 
     @available_if(_estimator_has("predict"))
     def predict(self, X):
@@ -638,27 +625,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             * ``redundancy``, ``dominator`` and ``cluster``: ``redundancy_``, the row named by
               ``dominators_``, and ``labels_``.
         """
-        import pandas as pd
-
         check_is_fitted(self)
-        n = len(self.prune_order_)
-        index = pd.RangeIndex(n) if self._row_names is None else self._row_names
-        rank = np.empty(n, dtype=np.int64)
-        rank[self.prune_order_] = np.arange(n)
-        columns = {"kept": self.support_, "prune_rank": rank}
-        by_redundancy = self.redundancy_ if self.strategy == "redundant" else None
-        score = getattr(self, "_scores", by_redundancy)
-        if score is not None:
-            columns["score"] = score
-        if hasattr(self, "_stand_ins"):
-            rows, cosines = self._stand_ins.among(self.support_)
-            columns |= {"stand_in": _named(rows, index), "cosine": cosines}
-        if hasattr(self, "redundancy_"):
-            columns["redundancy"] = self.redundancy_
-            columns["dominator"] = _named(self.dominators_, index)
-        if hasattr(self, "labels_"):
-            columns["cluster"] = self.labels_
-        return pd.DataFrame(columns, index=index)
+        return frame_of(self)
 
     # -- scikit-learn ---------------------------------------------------------------------
 

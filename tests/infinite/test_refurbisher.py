@@ -87,7 +87,7 @@ def by_brute_force(H, y, ridge, min_margin):
     return y, [(i, given[i], y[i]) for i in flipped if y[i] != given[i]], n_revised
 
 
-@pytest.mark.filterwarnings("ignore:Leave-one-out prediction by this kernel")
+@pytest.mark.filterwarnings("ignore:.* labels were changed")
 @pytest.mark.parametrize("min_margin", [0.0, 0.3])
 def test_flips_by_brute_force(min_margin):
     rows = np.random.default_rng(5).permutation(len(X))[:120]
@@ -96,7 +96,7 @@ def test_flips_by_brute_force(min_margin):
     found = LabelRefurbisher("precomputed", min_margin=min_margin, ridge=0.02).fit(H, noisy)
     labels, flips, n_revised = by_brute_force(H, noisy, 0.02, min_margin)
     assert_array_equal(found.labels_, labels)
-    assert [tuple(f)[:3] for f in found.flips_] == flips
+    assert [tuple(f)[:3] for f in found.flips_.itertuples(index=False)] == flips
     assert len(flips) > 20
     assert n_revised > 0
 
@@ -109,7 +109,7 @@ def test_the_gradient_rule_is_algorithm_1(small):
     options = {"method": "gradient", "ridge": 0.3, "min_margin": -np.inf, "max_iter": 30}
     found = LabelRefurbisher("precomputed", **options).fit(H, y)
     labels, initial = y.copy(), y
-    for index, old, new, _ in found.flips_:
+    for index, old, new, _ in found.flips_.itertuples(index=False):
         G = block_diagonalization_gradient(H, labels, ridge=0.3, count_gradient=True)
         d = (-G).max(1) + G[np.arange(len(y)), initial]
         d[labels != initial] = -np.inf
@@ -122,14 +122,15 @@ def test_the_gradient_rule_is_algorithm_1(small):
 def test_what_is_told_of_the_flips(small):
     H, y = small
     found = LabelRefurbisher("precomputed").fit(H, y)
-    table = pd.DataFrame(found.flips_)
-    assert list(table.columns) == ["index", "old", "new", "margin"]
-    assert table["index"].is_unique
-    assert_array_equal(found.labels_[table["index"]], table["new"])
-    assert_array_equal(y[table["index"]], table["old"])
+    table = found.flips_
+    assert list(table.columns) == ["row", "old", "new", "margin"]
+    assert table["row"].is_unique
+    assert_array_equal(table.index, table["row"])
+    assert_array_equal(found.labels_[table["row"]], table["new"])
+    assert_array_equal(y[table["row"]], table["old"])
     assert (table["margin"] > 0).all()
     assert (table["margin"] > 0.3).mean() > 0.9  # all but those that were decided again
-    untouched = np.setdiff1d(np.arange(len(y)), table["index"])
+    untouched = np.setdiff1d(np.arange(len(y)), table["row"])
     assert_array_equal(found.labels_[untouched], y[untouched])
     assert len(found.error_path_) >= len(table) + 1
     ends = [block_diagonalization_error(H, z, ridge=0.01) for z in (y, found.labels_)]
@@ -166,7 +167,7 @@ class TestDigits:
         }[kind]
         found = LabelRefurbisher().fit(X[rows], names[noisy])
         assert found.labels_.dtype == names.dtype
-        assert found.flips_["new"].dtype == names.dtype
+        assert set(found.flips_["new"]) <= set(names.tolist())
         if kind != "bool":
             assert_array_equal(found.labels_, names[wanted.labels_])
 
@@ -204,7 +205,7 @@ class TestLimits:
         assert len(LabelRefurbisher(max_iter=7, batch_size=4).fit(X[:300], noisy).flips_) == 7
         none = LabelRefurbisher(max_iter=0).fit(X[:300], noisy)
         assert len(none.flips_) == 0
-        assert none.flips_.dtype.names == ("index", "old", "new", "margin")
+        assert list(none.flips_.columns) == ["row", "old", "new", "margin"]
         assert_array_equal(none.labels_, noisy)
 
     def test_each_sample_once(self):
@@ -319,7 +320,7 @@ class TestRefurbishedClassifier:
         RefurbishedClassifier(LogisticRegression()),
     ]
 )
-@pytest.mark.filterwarnings("ignore:Leave-one-out prediction by this kernel")
+@pytest.mark.filterwarnings("ignore:.* labels were changed")
 @pytest.mark.filterwarnings("ignore:The classes .* have one sample")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

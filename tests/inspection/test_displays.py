@@ -366,10 +366,10 @@ class TestLabels:
         X, _ = digits
         display = FlippedLabelsDisplay.from_estimator(refurbisher, X, n_images=5, n_columns=3)
         assert display.axes_.shape == (2, 3)
-        flip = refurbisher.flips_[refurbisher.flips_["margin"].argmax()]
+        flip = refurbisher.flips_.iloc[refurbisher.flips_["margin"].argmax()]
         one = display.axes_[0, 0]
-        assert one.get_title() == f"{flip['old']} → {flip['new']}\n{flip['margin']:.2f}"
-        np.testing.assert_array_equal(one.images[0].get_array(), X[flip["index"], 0])
+        assert one.get_title() == f"{flip['old']:.0f} → {flip['new']:.0f}\n{flip['margin']:.2f}"
+        np.testing.assert_array_equal(one.images[0].get_array(), X[int(flip["row"]), 0])
         assert not display.axes_[1, 2].images
         assert display.figure_.get_suptitle() == "Repaired labels: old → new, and margin"
         rows = X.reshape(200, 64)
@@ -419,7 +419,7 @@ class TestLabels:
             FlippedLabelsDisplay.from_estimator(LabelRefurbisher(), X)
         with pytest.raises(ValueError, match="No label was flipped"):
             FlippedLabelsDisplay.from_predictions(X, refurbisher.flips_[:0])
-        with pytest.raises(ValueError, match="structured array with index"):
+        with pytest.raises(ValueError, match="a frame with row, old"):
             FlippedLabelsDisplay.from_predictions(X, [(1, 2, 3)])
         with pytest.raises(ValueError, match="and X has 3; pass the X that the refurbisher"):
             FlippedLabelsDisplay.from_estimator(refurbisher, X[:3])
