@@ -9,6 +9,10 @@ INTEGER_HINT = (
     "Integers are passed on as they are, for embeddings; for any other network pass "
     "X.astype(numpy.float32). "
 )
+SEVERAL_HINT = (
+    "Pass the inputs that its forward takes: a dict goes to it as keyword arguments, a tuple as "
+    "positional ones, to the module of a skorch net as one list. "
+)
 
 
 def is_many(X):
@@ -142,7 +146,7 @@ def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        hint = "" if is_many(x) or x.is_floating_point() else INTEGER_HINT
+        hint = SEVERAL_HINT if is_many(x) else "" if x.is_floating_point() else INTEGER_HINT
         raise ValueError(
             f"The network failed on a batch of X with {_describe(x)}, while its first layer "
             f"is {_first_layer(module)}. {hint}Original error: {error}"

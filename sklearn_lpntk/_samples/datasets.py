@@ -22,12 +22,17 @@ ARRAY_LIKE = "__array__", "__array_interface__", "__dataframe__", "shape", "dtyp
 
 def is_dataset(X):
     """Whether X is a map-style data set, of torch or with its two methods, or a loader of one."""
-    if isinstance(X, (Dataset, DataLoader)):
+    if isinstance(X, (Dataset, DataLoader)) or is_slices(X):
         return True
     known = isinstance(X, (Mapping, Sequence, np.ndarray, torch.Tensor, bytearray))
     if known or any(hasattr(X, name) for name in ARRAY_LIKE):
         return False
     return all(hasattr(type(X), name) for name in ("__getitem__", "__len__")) and not _is_buffer(X)
+
+
+def is_slices(X):
+    """Whether X is skorch's SliceDataset, which scikit-learn can index."""
+    return isinstance(X, Sequence) and hasattr(X, "indices_") and hasattr(X, "dataset")
 
 
 def _is_buffer(X):
@@ -170,6 +175,8 @@ class Labelled(Dataset):
 
 def subset_of(X, rows):
     """Some items of a data set, as one."""
+    if is_slices(X):
+        return X[rows]
     return Subset(opened(X, "X")[0], [int(i) for i in rows])
 
 
@@ -189,4 +196,17 @@ def opened(X, name):
             f"{name} is a data set without a length, whose items can't be read again in any order: "
             "pass a map-style data set, or arrays."
         )
-    return X, collate
+    return X if isinstance(X, Dataset) else _Items(X), collate
+
+
+class _Items(Dataset):
+    """What has the two methods of a data set, as one of torch."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[int(i)]

@@ -7,7 +7,7 @@ from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import _num_samples, validate_data
 
 from .._engine.inputs import mapped, n_rows, take
-from .datasets import Items, is_dataset, opened, subset_of
+from .datasets import Items, is_dataset, is_slices, opened, subset_of
 from .inputs import as_inputs, has_parts
 from .tables import is_table
 
@@ -84,6 +84,30 @@ def n_samples_of(X):
     if is_dataset(X):
         return len(opened(X, "X")[0])
     return n_rows(X) if has_parts(X) else _num_samples(X)
+
+
+def require_taking(estimator, X):
+    """Refuse for an estimator of scikit-learn what it would iterate over, or take for a row."""
+    known = type(estimator).__module__.startswith("sklearn.")
+    if known and (is_dataset(X) or has_parts(X)):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which {type(estimator).__name__} can't be fitted to: pass "
+            "a skorch classifier as estimator=, or one array."
+        )
+
+
+def require_indexable(X):
+    """Refuse what scikit-learn's cross-validation can't take rows of."""
+    if is_dataset(X) and not is_slices(X):
+        raise TypeError(
+            "X is a data set, which cross-validation can't take rows of: pass "
+            "skorch.helper.SliceDataset of it."
+        )
+    if has_parts(X) and not hasattr(X, "shape"):
+        raise TypeError(
+            f"X is a {type(X).__name__} of arrays, which cross-validation can't take rows of: pass "
+            "a skorch.helper.SliceDict of them."
+        )
 
 
 def rows_of(X, rows):

@@ -94,10 +94,19 @@ def net_input(net, X):
     A data set stays as it is.
     """
     if is_dataset(X):
-        return X
+        return _in_pairs(net, opened(X, "X")[0])
     floats = (p.dtype for p in net.module_.parameters() if p.is_floating_point())
     dtype = str(next(floats, torch.float32)).removeprefix("torch.")
     return mapped(lambda rows: _as_input(rows, dtype), X)
+
+
+def _in_pairs(net, dataset):
+    """A data set of (x, y), as skorch needs them to predict, too; a collate_fn knows its items."""
+    item = dataset[0]
+    pairs = isinstance(item, (tuple, list)) and len(item) == 2
+    if pairs or net.get_params(deep=False).get("iterator_valid__collate_fn") is not None:
+        return dataset
+    return Labelled(dataset, np.arange(len(dataset)), np.zeros(len(dataset), dtype=np.int64))
 
 
 def _as_input(X, dtype):

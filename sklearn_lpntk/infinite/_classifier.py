@@ -7,6 +7,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._runtime.fitting import unfitted_on_error
+from .._samples.given import require_taking
 from ._refurbisher import LabelRefurbisher
 
 
@@ -96,13 +97,14 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         with unfitted_on_error(self):
             refurbisher = LabelRefurbisher() if self.refurbisher is None else self.refurbisher
             self._check_pairwise(refurbisher)
+            require_taking(self.estimator, X)
             self.refurbisher_ = clone(refurbisher)
             labels = self.refurbisher_.fit_refurbish(X, y)
             self.estimator_ = clone(self.estimator).fit(X, labels)
             self.classes_ = getattr(self.estimator_, "classes_", self.refurbisher_.classes_)
-            self.n_features_in_ = self.refurbisher_.n_features_in_
-            if hasattr(self.refurbisher_, "feature_names_in_"):
-                self.feature_names_in_ = self.refurbisher_.feature_names_in_
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self.refurbisher_, name):
+                    setattr(self, name, getattr(self.refurbisher_, name))
         return self
 
     def _check_pairwise(self, refurbisher):

@@ -6,6 +6,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
 
 from .._runtime.progress import report, shown
+from .._samples.given import require_indexable
 from ..pruning import RedundancyPruner
 from ._drawing import GREY, axes_for, legend_beside, strategy_style
 
@@ -95,6 +96,7 @@ class PruningCurveDisplay:
         -------
         display : PruningCurveDisplay
         """
+        require_indexable(X)
         prefix = _pruner_prefix(estimator)
         strategy, fraction = f"{prefix}strategy", f"{prefix}prune_fraction"
         grid = [

@@ -2,20 +2,8 @@
 
 from sklearn.frozen import FrozenEstimator
 
-from .._samples.datasets import is_dataset
 from .._skorch.labels import ColumnEncoder
 from .._skorch.nets import fit_net, unfrozen, with_steps_of
-from .._skorch.scoring import ends_in_skorch
-
-
-def require_taking(estimator, X):
-    """Refuse a data set for an estimator that would iterate over it without end."""
-    ours = type(estimator).__module__.startswith("sklearn.")
-    if is_dataset(X) and ours and not ends_in_skorch(estimator):
-        raise TypeError(
-            f"X is a data set, which {type(estimator).__name__} can't be fitted to: pass a skorch "
-            "classifier as estimator=, or take the kept items from fit_resample."
-        )
 
 
 def retrain(final, found, kept, budget, fit_params, *, own):

@@ -29,12 +29,12 @@ from torch import nn
 
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
-from .._samples.given import given, index_of, rows_of
+from .._samples.given import given, index_of, require_taking, rows_of
 from .._skorch.labels import checked_classes
 from .._skorch.nets import is_skorch_net, net_input, unfrozen
 from .._skorch.scoring import ends_in_skorch, prepared, takes_tables
 from ..cluster._farthest_point import resolve_n_clusters
-from ._final import require_taking, retrain
+from ._final import retrain
 from ._orders import STRATEGIES
 from ._scoring import score_samples
 from ._selection import kept_mask
@@ -507,7 +507,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         params = _check_method_params(found.y, fit_params, indices=kept)
         self._encoder = self._steps = None
         if not is_skorch_net(final):
-            require_taking(final, X)
+            if not ends_in_skorch(final):
+                require_taking(final, X)
             y = found.y if y is None else y
             return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
         own = self.estimator is not None
