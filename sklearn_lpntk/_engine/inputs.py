@@ -41,17 +41,22 @@ def require_real_numbers(X):
     """Refuse anything but dense real arrays and tensors, dicts and tuples of them."""
     for value in parts_of(X).values():
         if isinstance(value, torch.Tensor):
-            if value.is_complex() or value.layout != torch.strided or value.ndim == 0:
+            odd = value.is_complex() or value.is_quantized or value.layout != torch.strided
+            if odd or value.ndim == 0:
                 raise ValueError(
                     "X must be a dense real tensor with a sample axis; got "
-                    f"{value.dtype}, {value.layout} and shape {tuple(value.shape)}."
+                    f"{value.dtype}, {value.layout} and shape {tuple(value.shape)}. Pass X.real "
+                    "of a complex one, X.dequantize() of a quantised one, X.to_dense() of a sparse "
+                    "one."
                 )
             continue
         value = value if is_lazy(value) else np.asarray(value)
         if np.dtype(value.dtype).kind not in "fiub" or len(value.shape) == 0:
             raise ValueError(
                 f"X must hold real numbers; got an array of dtype {value.dtype} and shape "
-                f"{value.shape}. Pass a dense numeric array or tensor, or a dict or tuple of them."
+                f"{value.shape}. Pass a dense numeric array or tensor, or a dict or tuple of "
+                "them: encode strings and categories, split complex numbers into real and "
+                "imaginary parts."
             )
 
 

@@ -17,7 +17,10 @@ def select_parameters(module, parameters):
     with exclusive(module):  # another thread may have borrowed, and frozen it
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not list(module.parameters()):
-        raise ValueError("The network has no parameters, so it has no tangent kernel.")
+        raise ValueError(
+            "The network has no parameters, so it has no tangent kernel. (A quantised one keeps "
+            "none: pass the network as it was before.)"
+        )
     if not trainable:
         raise ValueError(
             "All parameters of the network are frozen (requires_grad=False); "
@@ -143,9 +146,12 @@ def _refuse_parameter(name, p):
             f"The parameter {name!r} is not initialised; run the network once on data."
         )
     if p.dtype not in TOLERANCE:
+        remedy = "convert the network with .float()"
+        if p.is_complex():
+            remedy = "write the network with real parameters, two for each complex one"
         raise ValueError(
-            f"The parameter {name!r} is {p.dtype}; the kernel is computed in float32 or "
-            "float64: convert the network with .float()."
+            f"The parameter {name!r} is {p.dtype}; the kernel is computed in float32 or float64: "
+            f"{remedy}."
         )
     if p.is_inference():
         raise ValueError(

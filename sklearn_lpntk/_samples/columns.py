@@ -5,6 +5,7 @@ import torch
 
 from .._engine.inputs import n_rows
 from .datasets import labels_of
+from .labels import is_missing
 
 
 def columns_of(inputs, y, names=("X", "y")):
@@ -21,11 +22,18 @@ def columns_of(inputs, y, names=("X", "y")):
 def as_columns(y, n, names=("X", "y")):
     """Labels of n samples as an int64 array of logit columns."""
     y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
+    missing = np.flatnonzero(is_missing(y.ravel()))
+    if len(missing):
+        raise ValueError(
+            f"{names[1]} has missing labels in {len(missing)} rows, the first of them "
+            f"{missing[0]}: leave out these rows, or label them."
+        )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.shape != (n,):
         raise ValueError(
-            f"{names[1]} must have shape ({n},), one logit column a sample; got {y.shape}."
+            f"{names[1]} must have shape ({n},), one logit column a sample; got {y.shape}. Of "
+            f"one-hot rows pass {names[1]}.argmax(axis=1)."
         )
     y = np.array(y.tolist()) if y.dtype == object else y
     if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
@@ -35,5 +43,8 @@ def as_columns(y, n, names=("X", "y")):
         )
     columns = y.astype(np.int64)
     if not np.array_equal(columns, y):
-        raise ValueError(f"{names[1]} must hold integers (logit columns); got {y.dtype} values.")
+        raise ValueError(
+            f"{names[1]} must hold integers (logit columns); got {y.dtype} values. Of a regression "
+            "target pass classes, for example by sklearn.preprocessing.KBinsDiscretizer."
+        )
     return columns

@@ -94,7 +94,9 @@ class Items:
                     f"Items of a data set must be x, (x, y) or dicts of inputs; got {len(found)} "
                     "parts. Wrap it in one whose items are such."
                 )
-            self._last = rows, (*found, None)[:2]
+            inputs, labels = (*found, None)[:2]
+            inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # as it is collated
+            self._last = rows, (inputs, labels)
         return self._last[1]
 
     def _collated(self, rows):
@@ -124,7 +126,7 @@ def _keys_like(inputs, keys):
     """The name of each input, in the form that they have."""
     if isinstance(inputs, Mapping):
         return {key: key for key in keys}
-    return type(inputs)(keys) if isinstance(inputs, (tuple, list)) else ""
+    return tuple(keys) if isinstance(inputs, tuple) else ""
 
 
 class Rows:

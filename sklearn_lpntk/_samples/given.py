@@ -8,8 +8,9 @@ from sklearn.utils.validation import _num_samples, validate_data
 
 from .._engine.inputs import mapped, n_rows, take
 from .datasets import Items, is_dataset, is_slices, opened, subset_of
-from .inputs import as_inputs, has_parts
-from .tables import is_table
+from .inputs import as_inputs, has_parts, require_numbers
+from .labels import require_classes
+from .tables import is_frame, is_table
 
 
 def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtype=False):
@@ -39,6 +40,8 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     options = {"reset": reset, "dtype": dtype, "allow_nd": True, "accept_sparse": "csr"}
     if reset:
         options["ensure_min_samples"] = 2
+    if y is not None and reset:
+        require_classes(y)
     if is_dataset(X):
         y = Items(X).labels() if y is None and reset else y
     elif has_parts(X):
@@ -48,6 +51,8 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     else:
         options["ensure_all_finite"] = "allow-nan" if tables else True
         X = _without_masks(X)
+        if is_frame(X) and not (tables or any_dtype):
+            require_numbers(X)
         if not reset or y is None:
             return validate_data(estimator, X, **({"y": y} if reset else {}), **options), None
         return validate_data(estimator, X, y, **options)
@@ -57,10 +62,9 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
 def _checked_labels(y, n):
     if y is None:
         raise ValueError("y is None, and X has no labels of its own: pass y, a label for each row.")
+    require_classes(y)
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y", allow_nd=True)
-    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim != 1:
-        raise ValueError(f"y must have shape (n_samples,), one label a row; got {y.shape}.")
+    y = y[:, 0] if y.ndim == 2 else y
     check_consistent_length(range(n), y)
     if n < 2:
         raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required.")

@@ -60,25 +60,49 @@ def as_rows(X):
         return X
     if np.ma.is_masked(X):
         raise ValueError("X is a masked array with masked entries; the network needs all of them.")
-    X = _numbers_of(X) if hasattr(X, "iloc") else np.asarray(X)
+    X = _numbers_of(X) if hasattr(X, "iloc") else _dense(X)
     if X.dtype == object:
         X = unboxed(X)
+    if X.dtype.kind == "f" and X.dtype.itemsize > 8:
+        X = X.astype(np.float64)  # torch has no longer ones
     return X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
+
+
+def _dense(X):
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            f"X is no array: its rows have different shapes ({error}). Pad them to one length, or "
+            "pass a data set with a collate_fn that does."
+        ) from None
 
 
 def _numbers_of(frame):
     """A pandas frame or series as an array: integers if all are, else floats, missing ones NaN."""
-    columns = [frame] if frame.ndim == 1 else [frame.iloc[:, k] for k in range(frame.shape[1])]
-    kinds = [kind_of(column) for column in columns]
-    others = [f"{c.name!r} ({c.dtype})" for c, kind in zip(columns, kinds) if kind not in "biuf"]
+    require_numbers(frame)
+    columns = series_of(frame)
+    kinds = {kind_of(column) for column in columns}
+    integers = kinds <= {"i", "u"} and not any(c.isna().any() for c in columns)
+    dtype = np.int64 if integers else np.float64
+    return frame.to_numpy(dtype=dtype, **({} if integers else {"na_value": np.nan}))
+
+
+def series_of(X):
+    """Columns of a frame as series of pandas."""
+    X = X if hasattr(X, "iloc") else X.to_pandas()
+    return [X] if X.ndim == 1 else [X.iloc[:, k] for k in range(X.shape[1])]
+
+
+def require_numbers(frame):
+    """Refuse a frame with columns that are no numbers."""
+    others = [f"{c.name!r} ({c.dtype})" for c in series_of(frame) if kind_of(c) not in "biuf"]
     if others:
         raise ValueError(
             f"X has columns that are no numbers: {', '.join(others)}. The network takes numbers: "
-            "encode them, for example with sklearn.preprocessing.OneHotEncoder, or leave them out."
+            "encode them, for example with sklearn.preprocessing.OneHotEncoder in a Pipeline that "
+            "ends in the net, or leave them out."
         )
-    integers = {*kinds} <= {"i", "u"} and not any(c.isna().any() for c in columns)
-    dtype = np.int64 if integers else np.float64
-    return frame.to_numpy(dtype=dtype, **({} if integers else {"na_value": np.nan}))
 
 
 def kind_of(column):

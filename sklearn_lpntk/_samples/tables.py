@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .inputs import kind_of, unboxed
+from .inputs import kind_of, series_of, unboxed
 
 
 def is_frame(X):
@@ -14,7 +14,7 @@ def is_frame(X):
 def is_table(X):
     """Whether X has columns that are no numbers, or gaps: a frame, or rows of mixed kinds."""
     if is_frame(X):
-        return any(_kind(c) not in "biuf" or c.isna().any() for c in _series_of(X))
+        return any(_kind(c) not in "biuf" or c.isna().any() for c in series_of(X))
     X = np.asarray(X) if isinstance(X, list) else X
     if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "OU":
         return False
@@ -29,14 +29,8 @@ def columns_of_table(X):
     NaN where one is missing; else of objects, with None.
     """
     if is_frame(X):
-        return [_of_series(column) for column in _series_of(X)]
+        return [_of_series(column) for column in series_of(X)]
     return [_of_objects(np.asarray(column, dtype=object)) for column in np.asarray(X).T]
-
-
-def _series_of(X):
-    """Columns of a frame as series of pandas."""
-    X = X if hasattr(X, "iloc") else X.to_pandas()
-    return [X.iloc[:, k] for k in range(X.shape[1])]
 
 
 def _kind(column):

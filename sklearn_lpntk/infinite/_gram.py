@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpotrf, dpotri
-from sklearn.utils import assert_all_finite, check_array, column_or_1d
-from sklearn.utils._missing import is_pandas_na
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._runtime.memory import available
+from .._samples.labels import require_classes
 
 JITTERS = (0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4)  # added to the ridge where H is PSD but for rounding
 BLOCK = 256  # rows that are compared with, or copied from, the other triangle at once
@@ -108,23 +108,10 @@ def checked_labels(y, n_samples, classes=None):
 
 def column_of_labels(y):
     """Labels of classes as an array of one dimension, none of them missing."""
+    require_classes(y)
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f":
-        assert_all_finite(y, input_name="y")
-    if _has_missing(y):
-        raise ValueError("y has missing values.")
-    if y.dtype.kind == "O" and len({isinstance(label, str) for label in y}) == 2:
-        kinds = sorted({type(label).__name__ for label in y})
-        raise ValueError(f"y mixes labels of the types {', '.join(kinds)}; use one of them.")
     check_classification_targets(y)
     return y
-
-
-def _has_missing(y):
-    if y.dtype.kind in "mM":
-        return np.isnat(y).any()
-    is_missing = (v is None or is_pandas_na(v) or v != v for v in y)
-    return y.dtype.kind == "O" and any(is_missing)
 
 
 def warn(message):

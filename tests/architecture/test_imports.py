@@ -72,11 +72,12 @@ INSIDE = {
     },
     "_samples": {
         "inputs": {"datasets"},
-        "columns": {"datasets"},
+        "columns": {"datasets", "labels"},
         "digest": set(),
+        "labels": set(),
         "tables": {"inputs"},
         "preparation": {"tables"},
-        "given": {"datasets", "inputs", "tables"},
+        "given": {"datasets", "inputs", "labels", "tables"},
     },
     "_skorch": {
         "labels": {"nets"},

@@ -305,10 +305,10 @@ class TestErrors:
             (H - 2 * np.eye(N) * np.arange(N), Y, "diagonal|positive semidefinite"),
             (H, np.where(Y == 0, np.nan, Y), "y contains NaN"),
             (H, RNG.normal(size=N), "Unknown label type"),
-            (H, np.where(Y == 0, None, Y.astype(str)), "y has missing values"),
+            (H, np.where(Y == 0, None, Y.astype(str)), "missing labels"),
             (None, Y, "Expected 2D array, got scalar"),
-            (H, pd.Series(["a", "b", pd.NA, "a"] * 10, dtype="string"), "y has missing values"),
-            (H, np.array(["2020", "NaT"] * 20, "M8[Y]"), "y has missing values"),
+            (H, pd.Series(["a", "b", pd.NA, "a"] * 10, dtype="string"), "missing labels"),
+            (H, np.array(["2020", "NaT"] * 20, "M8[Y]"), "missing labels"),
             (
                 H,
                 np.array(["a", 1, "b", 2] * 10, dtype=object),
