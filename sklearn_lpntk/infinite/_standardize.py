@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._flips import Labelling
+from ._flips import Labelling, gains_of_others
 from ._gram import Factor, gram_of
 
 TRIED = 2000  # rows by which it is decided
@@ -21,11 +21,13 @@ def chosen(kernel, X, columns, n_classes, ridge, standardize):
         return (standardized(X) if standardize else X), bool(standardize)
     rows = np.random.default_rng(0).permutation(len(X))[:TRIED]
     scaled = standardized(X)
-    accuracies = [_accuracy(kernel, Z[rows], columns[rows], n_classes, ridge) for Z in (X, scaled)]
-    better = accuracies[1] > accuracies[0]
+    margins = [_margin(kernel, Z[rows], columns[rows], n_classes, ridge) for Z in (X, scaled)]
+    better = bool(margins[1] > margins[0])
     return (scaled if better else X), better
 
 
-def _accuracy(kernel, X, columns, n_classes, ridge):
+def _margin(kernel, X, columns, n_classes, ridge):
+    """Mean margin of the given labels, from -1 to 1; finer than the accuracy, which noise blurs."""
     M = Factor(gram_of(kernel, X), ridge).inverse()
-    return (Labelling(M, columns, n_classes).leave_one_out.argmax(axis=1) == columns).mean()
+    _, gains = gains_of_others(Labelling(M, columns, n_classes).leave_one_out, columns)
+    return -np.clip(gains, -1, 1).mean()

@@ -12,7 +12,7 @@ def frame_of(pruner):
     rank = np.empty(n, dtype=np.int64)
     rank[pruner.prune_order_] = np.arange(n)
     columns = {"kept": pruner.support_, "prune_rank": rank}
-    by_redundancy = pruner.redundancy_ if pruner.strategy == "redundant" else None
+    by_redundancy = getattr(pruner, "redundancy_", None) if pruner.strategy == "redundant" else None
     score = getattr(pruner, "_scores", by_redundancy)
     if score is not None:
         columns["score"] = score
