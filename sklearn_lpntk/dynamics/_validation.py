@@ -4,7 +4,7 @@ import math
 import numbers
 from contextlib import contextmanager
 
-from .._engine.inputs import is_many, mapped, take
+from .._engine.inputs import is_many, mapped, parts_of, take
 
 
 @contextmanager
@@ -35,14 +35,22 @@ def require_integer(name, value, *, least=1):
 def require_same_samples(**named):
     """Refuse inputs that are not of one kind; lengths of sequences may differ."""
     (first, X), (second, X2) = named.items()
-    shapes = _sample_shape(X), _sample_shape(X2)
-    tokens = 0 if is_integer(X) else 1
-    sequences = not is_many(X) and len(shapes[0]) == len(shapes[1]) > tokens
-    if shapes[0] != shapes[1] and not (sequences and shapes[0][1:] == shapes[1][1:]):
+    parts, others = parts_of(X), parts_of(X2)
+    same = parts.keys() == others.keys()
+    if not (same and all(_alike(part, others[key]) for key, part in parts.items())):
+        shapes = [mapped(_sample_shape, one) for one in (X2, X)]
         raise ValueError(
-            f"{second} has samples of shape {shapes[1]}, {first} of shape {shapes[0]}; the "
+            f"{second} has samples of shape {shapes[0]}, {first} of shape {shapes[1]}; the "
             "network takes one kind."
         )
+
+
+def _alike(part, other):
+    """Whether two arrays have samples of one shape, but for the length of a sequence."""
+    shape, shape2 = _sample_shape(part), _sample_shape(other)
+    tokens = 0 if is_integer(part) else 1  # a sequence of tokens has one axis, of vectors two
+    is_sequence = len(shape) == len(shape2) > tokens
+    return shape == shape2 or (is_sequence and shape[1:] == shape2[1:])
 
 
 def is_integer(X):
@@ -50,6 +58,5 @@ def is_integer(X):
     return not is_many(X) and str(X.dtype).removeprefix("torch.").startswith("int")
 
 
-def _sample_shape(X):
-    """Shape of one sample, or of each part of it."""
-    return mapped(lambda part: tuple(take(part, slice(0, 1)).shape[1:]), X)
+def _sample_shape(part):
+    return tuple(take(part, slice(0, 1)).shape[1:])

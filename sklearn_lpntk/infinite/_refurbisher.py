@@ -135,7 +135,8 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     now are made wrong on purpose and repaired, and the margins of all flips are compared with
     those. On six sets that had no part in it the estimate is off by .2 in the mean. It can't tell
     where a kernel that can't learn the task makes labels agree with itself; there predictions
-    agree with few of the given labels, and `fit` warns that no number tells. Look at `review` before you use ``labels_`` where it is high.
+    agree with few of the given labels, and `fit` warns that no number tells. Look at `review`
+    before you use ``labels_`` where it is high.
 
     References
     ----------
