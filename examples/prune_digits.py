@@ -22,8 +22,11 @@ def main():
     splits = list(splitter.split(X[:, 0, 0], y))
     net = make_net(8, 8, n_steps=20, max_epochs=20)
     title = "Digits: accuracy after pruning"
-    run_study("digits", title, net, X, y, splits, FRACTIONS, options.out)
+    run_study(
+        "digits", title, net, X, y, splits, FRACTIONS, options.out, minutes=0.6 * options.seeds
+    )
 
 
+# sphinx_gallery_thumbnail_path = "images/digits_curves.png"
 if __name__ == "__main__":
     main()

@@ -25,8 +25,10 @@ def main():
     ]
     net = make_net(8, 28, n_steps=50, max_epochs=12)
     title = f"MNIST, {options.n_train} samples: accuracy after pruning"
-    run_study("mnist", title, net, X, y, splits, FRACTIONS, options.out)
+    minutes = 2 * options.seeds
+    run_study("mnist", title, net, X, y, splits, FRACTIONS, options.out, minutes=minutes)
 
 
+# sphinx_gallery_thumbnail_path = "images/mnist_curves.png"
 if __name__ == "__main__":
     main()

@@ -19,19 +19,11 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from sklearn_lpntk import RedundancyPruner
-from sklearn_lpntk.kernels import empirical_ntk
+from sklearn_lpntk.inspection import PruningCurveDisplay, SamplePairsDisplay
 
 BATCH_SIZE = 64
 
-# kernel strategies solid, controls dashed; Okabe and Ito's colours
-STYLES = {
-    "herding": ("#0072B2", "-", "o"),
-    "coverage": ("#009E73", "-", "s"),
-    "redundant": ("#D55E00", "-", "v"),
-    "random": ("#000000", "--", "x"),
-    "el2n": ("#CC79A7", "--", "+"),
-    "k_center": ("#E69F00", "--", "d"),
-}
+STRATEGIES = "herding", "coverage", "redundant", "random", "el2n", "k_center"
 
 
 def small_conv_net(width, size, n_classes=10):
@@ -103,7 +95,7 @@ def accuracy_grid(net, X, y, splits, fractions, *, cache, n_jobs=None):
         )
         grid = [
             {"prune__strategy": ["random"], "prune__prune_fraction": [0.0]},
-            {"prune__strategy": list(STYLES), "prune__prune_fraction": list(fractions)},
+            {"prune__strategy": list(STRATEGIES), "prune__prune_fraction": list(fractions)},
         ]
         search = GridSearchCV(pipeline, grid, cv=[split], refit=False, n_jobs=n_jobs)
         results = search.fit(X, y).cv_results_
@@ -134,8 +126,8 @@ def print_table(accuracy, fractions, n_train):
     print("pruned".ljust(12) + "".join(f"{f:>14.0%}" for f in fractions))
     print("kept".ljust(12) + "".join(f"{k:>14}" for k in kept))
     print("-" * (12 + 14 * len(fractions)))
-    best = {f: max(STYLES, key=lambda s: np.mean(accuracy[s, f])) for f in fractions}
-    for strategy in STYLES:
+    best = {f: max(STRATEGIES, key=lambda s: np.mean(accuracy[s, f])) for f in fractions}
+    for strategy in STRATEGIES:
         cells = ""
         for f in fractions:
             values = 100 * np.array(accuracy[strategy, f])
@@ -147,94 +139,46 @@ def print_table(accuracy, fractions, n_train):
 
 def plot_curves(accuracy, fractions, title, path):
     """Accuracy against the pruned fraction, one line a strategy, bands of one sd."""
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    full = 100 * np.array(accuracy["random", 0.0])
-    ax.axhline(full.mean(), color="0.6", lw=1, label="all samples")
-    for strategy, (color, line, marker) in STYLES.items():
-        values = 100 * np.array([accuracy[strategy, f] for f in fractions])
-        mean, sd = values.mean(axis=1), spread(values, axis=1)
-        x = 100 * np.asarray(fractions)
-        ax.plot(x, mean, color=color, ls=line, marker=marker, label=strategy)
-        ax.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.12, lw=0)
-    ax.set(xlabel="pruned training samples (%)", ylabel="test accuracy (%)", title=title)
-    ax.legend(title="solid: kernel, dashed: control", fontsize="small")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-def relation_examples(net, X, y, *, cache, seed=0, n_pairs=8):
-    """The most redundant samples with their dominators, and the most contradictory pair.
-
-    Returns
-    -------
-    pruner : fitted RedundancyPruner
-    pairs : list of (sample, dominator)
-    contradictory : (i, j)
-        The pair of smallest cosine.
-    cosine : float
-    """
-    pruner = RedundancyPruner(net=net, strategy="redundant", memory=cache, random_state=seed)
-    pruner.fit_resample(X, y)
-    redundant = np.flatnonzero(pruner.dominators_ >= 0)
-    strongest = redundant[np.argsort(-pruner.redundancy_[redundant])[:n_pairs]]
-    pairs = [(a, pruner.dominators_[a]) for a in strongest]
-    return pruner, pairs, *most_contradictory_pair(empirical_ntk(pruner.net_, X, y))
-
-
-def most_contradictory_pair(operator, n_rows=500):
-    """The pair of smallest cosine, from one strip of rows at a time."""
-    norms = np.sqrt(operator.diag())
-    best, pair = np.inf, None
-    for start in range(0, len(norms), n_rows):
-        rows = slice(start, start + n_rows)
-        cosine = operator.block(rows, slice(None)) / (norms[rows, None] * norms)
-        if cosine.min() < best:
-            best = cosine.min()
-            i, j = np.unravel_index(np.argmin(cosine), cosine.shape)
-            pair = start + i, j
-    return pair, best
-
-
-def plot_relations(X, y, pruner, pairs, contradictory, cosine, path):
-    """Redundant samples above the samples that dominate them; the contradictory pair aside."""
-    n = len(pairs)
-    figure, axes = plt.subplots(2, n + 2, figsize=(1.25 * (n + 2), 3.6), layout="constrained")
-    for ax in axes.flat:
-        ax.set_axis_off()
-
-    def show(ax, i, note):
-        ax.imshow(X[i, 0], cmap="gray_r")
-        ax.set_title(f"{y[i]}{note}", fontsize=9)
-
-    for column, (sample, dominator) in enumerate(pairs):
-        show(axes[0, column], sample, f"\nρ = {pruner.redundancy_[sample]:.1f}")
-        show(axes[1, column], dominator, "")
-    for row, i in enumerate(contradictory):
-        show(axes[row, n + 1], i, f"\ncos = {cosine:.2f}" if row == 0 else "")
-    axes[0, 0].text(
-        -0.25, 0.5, "redundant", transform=axes[0, 0].transAxes, rotation=90, va="center"
+    display = PruningCurveDisplay.from_predictions(
+        fractions,
+        {s: [100 * np.array(accuracy[s, f]) for f in fractions] for s in STRATEGIES},
+        full_scores=100 * np.array(accuracy["random", 0.0]),
+        score_name="test accuracy (%)",
+        band="sd",
     )
-    axes[1, 0].text(
-        -0.25, 0.5, "dominated by", transform=axes[1, 0].transAxes, rotation=90, va="center"
-    )
-    figure.suptitle("Most redundant digits, label above; right: the most contradictory pair")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    display.ax_.set_title(title)
+    display.figure_.savefig(path, dpi=130)
+    plt.close(display.figure_)
 
 
-def run_study(name, title, net, X, y, splits, fractions, folder):
+def plot_relations(pruner, X, y, path):
+    """Redundant samples above the samples that dominate them."""
+    display = SamplePairsDisplay.from_estimator(pruner, X[:, 0], y)
+    display.figure_.savefig(path, dpi=130)
+    plt.close(display.figure_)
+
+
+def run_study(name, title, net, X, y, splits, fractions, folder, *, minutes):
     """The whole study: the grid, its table and picture, and the picture of relations."""
     folder.mkdir(parents=True, exist_ok=True)
     curves, relations = folder / f"{name}_curves.png", folder / f"{name}_relations.png"
     torch.set_num_threads(1)  # the grid runs two fits at once
     train = splits[0][0]
+    n_fits = len(splits) * (1 + len(STRATEGIES) * len(fractions))
+    print(
+        f"Prunes {len(train)} training samples by {len(STRATEGIES)} strategies at {len(fractions)} "
+        f"fractions with {len(splits)} seeds: trains {n_fits + len(splits)} small networks on two "
+        f"cores, which takes about {minutes:g} minutes.",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as cache:
         accuracy = accuracy_grid(net, X, y, splits, fractions, cache=cache, n_jobs=2)
         print_table(accuracy, fractions, len(train))
         plot_curves(accuracy, fractions, f"{title}, {len(splits)} seeds", curves)
-        found = relation_examples(net, X[train], y[train], cache=cache)
-        plot_relations(X[train], y[train], *found, relations)
-    share = found[0].n_redundant_ / len(train)
+        pruner = RedundancyPruner(net=net, strategy="redundant", memory=cache, random_state=0)
+        pruner.fit_resample(X[train], y[train])
+        plot_relations(pruner, X[train], y[train], relations)
+    share = pruner.n_redundant_ / len(train)
     print(f"\nThe paper's rule ρ > 1 calls {share:.0%} of the {len(train)} samples redundant.")
     print(f"Pictures: {curves}, {relations}")
 

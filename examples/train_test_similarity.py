@@ -75,5 +75,6 @@ def main(folder=Path("artifacts")):
     return found
 
 
+# sphinx_gallery_thumbnail_path = "images/train_test_lpntk.png"
 if __name__ == "__main__":
     main()

@@ -80,5 +80,6 @@ def main(folder=Path("artifacts")):
     return recorded, found
 
 
+# sphinx_gallery_thumbnail_path = "images/training_dynamics.png"
 if __name__ == "__main__":
     main()

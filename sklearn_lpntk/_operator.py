@@ -18,6 +18,15 @@ class KernelOperator(LinearOperator):
     Row ``i * R + r`` belongs to sample i and cotangent r; all kernels but the full eNTK
     (R = K) have R = 1, so that rows are samples.
 
+    Parameters
+    ----------
+    features : Features or Source
+        Of the rows. Users get operators from :func:`empirical_ntk`.
+    other : Features or Source, default=None
+        Of the columns; None means those of the rows.
+    working_memory : int, default=1024
+        MiB that tiles may take.
+
     Attributes
     ----------
     shape : tuple of int
@@ -41,7 +50,13 @@ class KernelOperator(LinearOperator):
         return operator
 
     def restricted(self, samples):
-        """The operator of some samples of a symmetric one."""
+        """The operator of some samples of a symmetric one.
+
+        Parameters
+        ----------
+        samples : array-like of int
+            Which of them.
+        """
         return self._of(self.kernel.restricted(samples))
 
     def _transpose(self):
@@ -105,10 +120,19 @@ class KernelOperator(LinearOperator):
         return self._finite(self.kernel.diagonal().cpu().numpy())
 
     def matmul(self, V):
-        """The product with V, an array of real numbers of shape (n_cols,) or (n_cols, p).
+        """The product with V.
 
         One flat gradient a column of V: O(n d) multiplications instead of O(n m), and no
         kernel.
+
+        Parameters
+        ----------
+        V : array-like of shape (n_cols,) or (n_cols, p)
+            Real numbers.
+
+        Returns
+        -------
+        product : ndarray of shape (n_rows,) or (n_rows, p)
         """
         V = np.asarray(V)
         if V.ndim not in (1, 2) or V.shape[0] != self.shape[1]:

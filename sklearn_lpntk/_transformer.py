@@ -175,7 +175,9 @@ class LpNTKTransformer(
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,)
+            Their labels.
 
         Returns
         -------
@@ -232,6 +234,7 @@ class LpNTKTransformer(
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,), default=None
             Labels among ``classes_``; None means the network's predictions.
 

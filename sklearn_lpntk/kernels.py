@@ -192,7 +192,7 @@ def _features_of(extractor, data, n_components, seed, folders):
 
 
 def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
-    """Labelled pseudo neural tangent kernel, Eq. 3 of [1]_.
+    """Labelled pseudo neural tangent kernel of labelled samples (equation 3 of [1]_).
 
     ``kappa((x, y), (x', y')) = 1/K s(y)^T J(x) J(x')^T s(y')`` with ``s`` -1 everywhere and
     +1 at the label: positive for interchangeable samples, negative for contradictory ones.
@@ -325,6 +325,7 @@ def sample_relations(operator, *, threshold, threshold_unrelated):
     threshold : float in (0, 1]
         The paper takes values above 0.5. No pair has both ratios above 1.
     threshold_unrelated : float in [0, threshold]
+        Below it in absolute value both ratios of an unrelated pair lie.
 
     Returns
     -------

@@ -29,17 +29,14 @@ def test_the_pruning_study(study, n_seeds, tmp_path, capsys):
     splits = [(np.arange(100), np.arange(100, 160))] * n_seeds
     net = study.make_net(2, 8, n_steps=2, max_epochs=1)
     accuracy = study.accuracy_grid(net, X, y, splits, (0.5,), cache=str(tmp_path / "cache"))
-    assert len(accuracy) == 1 + len(study.STYLES)
+    assert len(accuracy) == 1 + len(study.STRATEGIES)
     study.print_table(accuracy, (0.5,), 100)
     assert "kept                    50" in capsys.readouterr().out
     study.plot_curves(accuracy, (0.5,), "title", tmp_path / "curves.png")
-    found = study.relation_examples(net, X, y, cache=None, n_pairs=2)
-    study.plot_relations(X, y, *found, tmp_path / "relations.png")
+    pruner = study.RedundancyPruner(net=net, strategy="redundant", random_state=0).fit(X, y)
+    study.plot_relations(pruner, X, y, tmp_path / "relations.png")
     assert (tmp_path / "curves.png").exists()
     assert (tmp_path / "relations.png").exists()
-    K = study.empirical_ntk(found[0].net_, X, y).toarray()
-    norms = np.sqrt(K.diagonal())
-    np.testing.assert_allclose(found[3], (K / np.outer(norms, norms)).min(), rtol=1e-4)
 
 
 def test_the_leak_example(study, capsys):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.dynamics import predict_update
+from sklearn_lpntk.inspection import RelationsDisplay
 from sklearn_lpntk.kernels import empirical_ntk
 
 
@@ -50,6 +51,7 @@ for _ in range(15):
 
 operator = empirical_ntk(model, DataLoader(train, batch_size=128))
 print(operator.shape, model.training, operator.block([0, 1], [0, 1, 2]).round(1))
+RelationsDisplay.from_predictions(operator.toarray(), [label for _, label in train])
 
 # %%
 # Which items to keep; ``Subset`` of your data set comes back, to train on with your own loop.

@@ -53,7 +53,9 @@ search = GridSearchCV(
     cv=3,
 ).fit(customers, y)
 results = pd.DataFrame(search.cv_results_)
-results.pivot_table("mean_test_score", "param_prune_fraction", "param_strategy").round(3)
+scores = results.pivot_table("mean_test_score", "param_prune_fraction", "param_strategy")
+scores.plot.bar(ylim=(0.5, 1), ylabel="accuracy", xlabel="pruned share", rot=0)
+scores.round(3)
 
 # %%
 # Which rows went, by your own names of them, and which kept row stands in for each:

@@ -19,6 +19,8 @@ from transformers import AutoModel, AutoTokenizer
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.dynamics import train_test_similarity
 from sklearn_lpntk.infinite import LabelRefurbisher
+from sklearn_lpntk.inspection import RelationsDisplay
+from sklearn_lpntk.kernels import lpntk_kernel
 
 SUBJECTS = {
     "weather": ["The storm", "Heavy rain", "A cold front", "The heat wave", "Thick fog"],
@@ -68,6 +70,12 @@ for _ in range(60):
     optimizer.zero_grad()
     nn.functional.cross_entropy(net.head(embeddings), torch.from_numpy(y)).backward()
     optimizer.step()
+
+# %%
+# The kernel of all sentences, in the order of their topics:
+
+K = lpntk_kernel(net, X, y, parameters="head")
+RelationsDisplay.from_predictions(K, np.array(topics)[y])
 
 # %%
 # A plain module scores the samples as it is. ``fit_resample`` gives the kept rows as a dict

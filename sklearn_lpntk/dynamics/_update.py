@@ -60,7 +60,7 @@ def predict_update(
     method="jvp",
     parameter_change=None,
 ):
-    """Predict what one training step changes at other samples, Eq. 1 of [1]_.
+    """Predict what one training step changes at other samples (equation 1 of [1]_).
 
     A step of gradient descent on the mean cross-entropy of the update samples changes the
     probabilities of a probe, to first order in the learning rate, by

@@ -81,6 +81,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,)
             Labels, some of them wrong.
 
@@ -136,6 +137,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------
@@ -150,6 +152,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,)
             Right labels, one hopes: they are not repaired.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -170,6 +173,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------
@@ -185,6 +189,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------

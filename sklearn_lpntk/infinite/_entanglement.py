@@ -43,6 +43,7 @@ def class_entanglement(H, y, *, ridge=0.1):
     H : array-like of shape (n_samples, n_samples)
         Gram matrix of any kernel that knows no labels.
     y : array-like of shape (n_samples,)
+        Their labels.
     ridge : float, default=0.1
         In units of the mean of the diagonal of H.
 
@@ -140,6 +141,7 @@ def class_distance_ratio(P, y):
     P : array-like of shape (n_samples, n_components)
         Samples, for example projected by a kernel PCA.
     y : array-like of shape (n_samples,)
+        Their labels.
 
     Returns
     -------

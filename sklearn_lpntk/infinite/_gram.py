@@ -81,6 +81,7 @@ def checked_labels(y, n_samples, classes=None):
     Parameters
     ----------
     y : array-like of shape (n_samples,)
+        Their labels.
     n_samples : int
     classes : array-like, default=None
         All classes, where y may lack some.

@@ -140,6 +140,7 @@ def block_diagonalization_error(H, y, *, beta=1.0, ridge=0.1, classes=None):
     H : array-like of shape (n_samples, n_samples)
         Gram matrix of any kernel that knows no labels.
     y : array-like of shape (n_samples,)
+        Their labels.
     beta : float, default=1
         Weight of the terms between classes.
     ridge : float, default=0.1
@@ -215,6 +216,7 @@ def compare_label_schemes(H, ys, *, beta=1.0, ridge=0.1, classes=None):
     H : array-like of shape (n_samples, n_samples)
         Gram matrix of any kernel that knows no labels.
     ys : sequence of array-like of shape (n_samples,)
+        Labellings of the same samples.
     beta, ridge, classes
         As in :func:`block_diagonalization_error`. Without ``classes`` the labels of all schemes
         together are the classes of each.
@@ -280,6 +282,7 @@ def block_diagonalization_gradient(H, y, *, beta=1.0, ridge=0.1, count_gradient=
     H : array-like of shape (n_samples, n_samples)
         Gram matrix of any kernel that knows no labels.
     y : array-like of shape (n_samples,)
+        Their labels.
     beta, ridge
         As in :func:`block_diagonalization_error`.
     count_gradient : bool, default=False
@@ -334,6 +337,7 @@ def leave_one_out_scores(H, y, *, ridge=0.01):
     H : array-like of shape (n_samples, n_samples)
         Gram matrix of any kernel that knows no labels.
     y : array-like of shape (n_samples,)
+        Their labels.
     ridge : float, default=0.01
         In units of the mean of the diagonal of H.
 

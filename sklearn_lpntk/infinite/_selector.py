@@ -127,7 +127,9 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,)
+            Their labels.
 
         Returns
         -------
@@ -211,6 +213,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------

@@ -105,6 +105,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         deep : bool, default=True
+            Whether parameters of the kernel inside are among them.
 
         Returns
         -------
@@ -121,6 +122,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         **params
+            By name.
 
         Returns
         -------
@@ -141,6 +143,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples_X, ...)
+            Samples, in any form that `fit` takes.
         Y : array-like of shape (n_samples_Y, ...), default=None
         eval_gradient : bool, default=False
             Only with Y=None.
@@ -179,6 +182,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------

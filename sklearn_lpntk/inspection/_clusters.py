@@ -67,8 +67,11 @@ class ClusterSizeDisplay:
         n_repeats : int, default=5
             Draws of the null model.
         random_state : int, RandomState instance or None, default=None
+            Draws what is random.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         name : str, default=None
+            In the legend; None says "clusters".
         **line_kw
             As for `plot`.
 
@@ -113,7 +116,9 @@ class ClusterSizeDisplay:
         null_labels : array-like of shape (n_repeats, n_samples), default=None
             Clusters of draws of a null model.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         name : str, default=None
+            In the legend; None says "clusters".
         **line_kw
             As for `plot`.
 

@@ -73,7 +73,9 @@ class DifficultyDisplay:
         X, y, n_epochs, learning_rate, random_state
             As in :func:`~sklearn_lpntk.dynamics.difficulty_correlation`.
         subset_size : int, default=1
+            Samples that are trained on together.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **scatter_kw
             As for `plot`.
 
@@ -104,9 +106,13 @@ class DifficultyDisplay:
         Parameters
         ----------
         difficulty, other : array-like of shape (n_samples,)
+            Of each sample, on the horizontal and on the vertical axis.
         y : array-like of shape (n_samples,), default=None
+            Their labels.
         names : tuple of str, default=("all samples", "subsets")
+            What both are, for the titles of the axes.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **scatter_kw
             As for `plot`.
 

@@ -48,6 +48,7 @@ class ForgettingDisplay:
             A net with ``ForgettingEvents`` or ``TrainingDynamics`` among its callbacks, or that
             callback itself.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **bar_kw
             As for `plot`.
 
@@ -72,9 +73,11 @@ class ForgettingDisplay:
         Parameters
         ----------
         forgetting_counts : array-like of shape (n_samples,), int
+            How many times each sample was forgotten.
         never_learned : array-like of shape (n_samples,), bool, default=None
             None means that every sample was.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **bar_kw
             As for `plot`.
 

@@ -13,7 +13,9 @@ class LabelInteractionDisplay:
     Parameters
     ----------
     Z : ndarray of shape (n_classes, n_classes)
+        The label interaction matrix.
     classes : ndarray of shape (n_classes,)
+        The class of each row.
 
     Attributes
     ----------
@@ -59,8 +61,11 @@ class LabelInteractionDisplay:
         X : array-like of shape (n_samples, ...)
             Samples, or the Gram matrix where the refurbisher's kernel is "precomputed".
         y : array-like of shape (n_samples,)
+            Their labels.
         ridge : float, default=0.1
+            In units of the mean of the kernel's diagonal.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 
@@ -89,9 +94,11 @@ class LabelInteractionDisplay:
         Parameters
         ----------
         Z : array-like of shape (n_classes, n_classes)
+            The label interaction matrix.
         classes : array-like of shape (n_classes,), default=None
             Names at the axes; None means 0, 1 and so on.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 

@@ -14,9 +14,11 @@ class FlippedLabelsDisplay:
     Parameters
     ----------
     images : ndarray of shape (n_images, height, width) or (n_images, height, width, 3), or None
+        The samples, if they are images.
     flips : DataFrame or structured ndarray of shape (n_images,)
         With ``old, new, margin``.
     n_columns : int, default=8
+        Images side by side.
     table : (list of str, list of list of str), default=None
         Names and cells of samples that are rows of a table, in place of images.
 
@@ -57,6 +59,7 @@ class FlippedLabelsDisplay:
         Parameters
         ----------
         estimator : fitted LabelRefurbisher or RefurbishedClassifier
+            Whose results are drawn.
         X : array of shape (n_samples, ...) or DataFrame
             What it was fitted to: images, rows with ``image_shape``, or a table.
         n_images : int, default=16
@@ -195,6 +198,7 @@ class ErrorPathDisplay:
     Parameters
     ----------
     error_path : ndarray of shape (n_changes + 1,)
+        The error before the first change and after each.
 
     Attributes
     ----------
@@ -225,7 +229,9 @@ class ErrorPathDisplay:
         Parameters
         ----------
         estimator : fitted LabelRefurbisher or RefurbishedClassifier
+            Whose results are drawn.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **line_kw
             As for `plot`.
 
@@ -251,6 +257,7 @@ class ErrorPathDisplay:
         error_path : array-like of shape (n_changes + 1,)
             As ``LabelRefurbisher.error_path_``.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         **line_kw
             As for `plot`.
 

@@ -15,11 +15,13 @@ class SamplePairsDisplay:
     Parameters
     ----------
     images : ndarray of shape (n_pairs, 2, height, width) or (n_pairs, 2, height, width, 3), or None
+        The samples, if they are images.
     captions : list of (str, str)
         Above each image.
     rows : (str, str)
         What the upper and the lower images are.
     title : str
+        Title of the picture.
     table : (list of str, list of list of str), default=None
         Names and cells of samples that are rows of a table, in place of images.
 
@@ -81,7 +83,9 @@ class SamplePairsDisplay:
             Or fewer. Contradictory ones have the smallest cosines under the lpNTK, and no sample
             twice.
         image_shape : tuple of int, default=None
+            Of one image, where X has flat rows.
         ax : matplotlib Axes or array of them, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 
@@ -146,9 +150,13 @@ class SamplePairsDisplay:
         values : sequence of str, default=None
             One more caption for each pair.
         rows : (str, str), default=("sample", "partner")
+            What the upper and the lower samples are.
         title : str, default="Pairs of samples"
+            Title of the picture.
         image_shape : tuple of int, default=None
+            Of one image, where X has flat rows.
         ax : matplotlib Axes or array of them, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 

@@ -23,6 +23,7 @@ class PruningCurveDisplay:
     full_scores : ndarray of shape (n_repeats,), default=None
         Without pruning.
     score_name : str, default="score"
+        Title of the vertical axis.
 
     Attributes
     ----------
@@ -77,8 +78,11 @@ class PruningCurveDisplay:
             Give it ``memory=`` and an int ``random_state``, and the scoring net is trained once a
             fold.
         X, y : arrays of shape (n_samples, ...) and (n_samples,)
+            Samples that cross-validation can take rows of, and their labels.
         strategies : sequence of str, default=("herding", "coverage", "random", "el2n")
+            One line each.
         fractions : sequence of float, default=(0.2, 0.5, 0.8, 0.9, 0.95)
+            Pruned fractions.
         cv, scoring, n_jobs
             As in :class:`~sklearn.model_selection.GridSearchCV`.
         budget : {"epochs", "steps"}, default=None
@@ -88,6 +92,7 @@ class PruningCurveDisplay:
         verbose : int, default=0
             Print how many fits are done, and the remaining time; not with ``n_jobs``.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         band : {"se", "sd"} or None, default="se"
         **line_kw
             As for `plot`.
@@ -152,7 +157,9 @@ class PruningCurveDisplay:
         full_scores : array-like of shape (n_repeats,), default=None
             Without pruning.
         score_name : str, default="score"
+            Title of the vertical axis.
         ax : matplotlib Axes, default=None
+            Where it is drawn; None means new ones.
         band : {"se", "sd"} or None, default="se"
         **line_kw
             As for `plot`.

@@ -66,6 +66,7 @@ class RelationsDisplay:
         Parameters
         ----------
         estimator : nn.Module, fitted skorch net, or fitted estimator with ``net_``
+            Whose results are drawn.
         X, y, kernel
             As in :func:`~sklearn_lpntk.kernels.empirical_ntk`.
         labels : array-like of shape (n_samples,), default=None
@@ -74,7 +75,9 @@ class RelationsDisplay:
         max_samples : int, default=500
             Of more samples so many are drawn at random.
         random_state : int, RandomState instance or None, default=None
+            Draws what is random.
         ax : matplotlib Axes or two of them, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 
@@ -106,6 +109,7 @@ class RelationsDisplay:
         labels : array-like of shape (n_samples,), default=None
             Clusters.
         ax : matplotlib Axes or two of them, default=None
+            Where it is drawn; None means new ones.
         **imshow_kw
             As for `plot`.
 

@@ -364,6 +364,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X, y : as in `fit`
+            Training samples and their labels.
         fractions : iterable of float or "auto"
             Values of ``prune_fraction``.
 
@@ -523,6 +524,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------
@@ -540,6 +542,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------
@@ -559,6 +562,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
 
         Returns
         -------
@@ -573,7 +577,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
         y : array-like of shape (n_samples,)
+            Their labels.
         **score_params
             Passed to the final estimator's ``score``, such as ``sample_weight``.
 
