@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-dynamics bench-infinite bench-scale clean
+.PHONY: demo test test-oldest test-bare lint docs bench bench-dynamics bench-infinite bench-scale clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/prune_digits.py
@@ -15,6 +15,23 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files -z | xargs -0 $(BIN)/codespell
+
+# the oldest version of each dependency that pyproject.toml allows, but for torch; old libraries warn of
+# new ones beside them, and show numbers in another way in doctests
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tools/oldest.py test plot > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet -c constraints.txt torch
+	.venv-oldest/bin/python -m pip install --quiet -c constraints.txt -c .venv-oldest/oldest.txt -e '.[plot,test]'
+	.venv-oldest/bin/python -m pytest -n auto tests -W 'ignore::DeprecationWarning'
+
+# without any optional extra
+test-bare:
+	test -x .venv-bare/bin/python || $(PYTHON) -m venv .venv-bare
+	.venv-bare/bin/python -m pip install --quiet -c constraints.txt torch
+	.venv-bare/bin/python -m pip install --quiet -c constraints.txt -e . pytest
+	.venv-bare/bin/python -m pytest tests/bare
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -33,7 +50,7 @@ bench-scale: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_scale.py table
 
 clean:
-	rm -rf $(VENV) docs/_build docs/generated docs/auto_examples artifacts
+	rm -rf $(VENV) .venv-oldest .venv-bare docs/_build docs/generated docs/auto_examples artifacts
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -24,7 +24,13 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["_build", "bench_table.rst", "scale_table.rst", "auto_examples/*.ipynb"]
+exclude_patterns = [
+    "_build",
+    "bench_table.rst",
+    "harm_table.rst",
+    "scale_table.rst",
+    "auto_examples/*.ipynb",
+]
 BEFORE_TRAINING = ("wrong_labels", "class_entanglement", "choose_architecture")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -323,8 +324,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     def flips_(self):
         """What was changed, as a frame."""
         check_is_fitted(self, "_flips")
-        import pandas as pd
-
+        pd = check_pandas_support("LabelRefurbisher.flips_")
         rows, old, new, margin = self._flips
         index = pd.RangeIndex(len(self.label_quality_)) if self._names is None else self._names
         columns = {"row": rows, "old": old, "new": new, "margin": margin}
@@ -353,8 +353,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             If X has another number of samples, or n is no int of at least 1.
         """
         check_is_fitted(self)
-        import pandas as pd
-
+        pd = check_pandas_support("LabelRefurbisher.review")
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"n must be an int of at least 1; got {n!r}.")
         if n_samples_of(X) != len(self.label_quality_):

@@ -1,12 +1,12 @@
 """What a fitted pruner found, as a table under the caller's names of the rows."""
 
 import numpy as np
+from sklearn.utils._optional_dependencies import check_pandas_support
 
 
 def frame_of(pruner):
     """The frame of `RedundancyPruner.to_frame`."""
-    import pandas as pd
-
+    pd = check_pandas_support("RedundancyPruner.to_frame")
     n = len(pruner.prune_order_)
     index = pd.RangeIndex(n) if pruner._row_names is None else pruner._row_names
     rank = np.empty(n, dtype=np.int64)

@@ -132,7 +132,8 @@ def relations_by_definition(K, t, u):
     d = K.diagonal()
     large, small = np.maximum.outer(d, d), np.minimum.outer(d, d)
     some = small > 0
-    large, small = (large * np.float64(t)).astype(K.dtype), (small * np.float64(u)).astype(K.dtype)
+    large, small = (a.astype(np.float64) * b for a, b in ((large, t), (small, u)))
+    large, small = large.astype(K.dtype), small.astype(K.dtype)
     kinds = [some & (large <= K), ~some | (np.abs(K) < small), some & (-large >= K)]
     for kind in kinds:
         np.fill_diagonal(kind, False)
@@ -167,10 +168,16 @@ def test_clustering_by_speculative_rows(case, n_landmarks):
 
 def test_few_rows_are_kept_waiting():
     operator = operator_of(clustered(0))
-    operator._memory = 300 * 4 * 4 * 8  # eight rows
-    rows = SpeculativeRows(operator.kernel, n_ahead=5)
-    farthest_point_clustering(operator.diag(), rows, 30)
-    assert len(rows._rows) <= 8
+    operator.kernel.memory = 300 * 4 * 4 * 8  # eight rows
+    rows, waiting = SpeculativeRows(operator.kernel, n_ahead=5), []
+
+    def watched(i, similarity):
+        row = rows(i, similarity)
+        waiting.append(len(rows._rows))
+        return row
+
+    farthest_point_clustering(operator.diag(), watched, 30)
+    assert 0 < max(waiting) <= 8
 
 
 @given(seed=st.integers(0, 2**16), n=st.integers(2, 120), tile=st.integers(16, 64))
