@@ -30,7 +30,7 @@ test-oldest:
 test-bare:
 	test -x .venv-bare/bin/python || $(PYTHON) -m venv .venv-bare
 	.venv-bare/bin/python -m pip install --quiet -c constraints.txt torch
-	.venv-bare/bin/python -m pip install --quiet -c constraints.txt -e . pytest
+	.venv-bare/bin/python -m pip install --quiet -c constraints.txt -e . pytest hypothesis
 	.venv-bare/bin/python -m pytest tests/bare
 
 docs: $(VENV)/installed

@@ -21,12 +21,15 @@ BLOCKED = (
 BLOCK = f"""
 import sys
 
-class Blocked:
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in {BLOCKED}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Blocked)
+    def find_spec(self, name, path=None, target=None):
+        blocked = name.split(".")[0] in {BLOCKED}
+        return None if blocked else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(f) for f in sys.meta_path if hasattr(f, "find_spec")]
 """
 
 
