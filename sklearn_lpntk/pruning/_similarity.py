@@ -23,6 +23,10 @@ class OperatorRows:
         """Similarity to all; samples of low priority are the likeliest to be asked for next."""
         return self._rows(i, priority) if self._array is None else self._array[i]
 
+    def block(self, rows):
+        """Similarity of some to all."""
+        return self.operator.block(rows, slice(None)) if self._array is None else self._array[rows]
+
     def mean(self):
         """Mean over all samples of the class, for each."""
         if self._array is not None:
@@ -40,6 +44,9 @@ class CosineRows(OperatorRows):
 
     def row(self, i, priority):
         return _snapped(super().row(i, priority) * (self._scale * self._scale[i]))
+
+    def block(self, rows):
+        return _snapped(super().block(rows) * self._scale[rows, None] * self._scale)
 
     def mean(self):
         if self._array is not None:

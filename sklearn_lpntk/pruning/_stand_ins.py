@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import gen_batches
 
+from .._runtime.progress import report
+from ._similarity import CosineRows
+
 BLOCK = 256  # rows of the kernel at a time
 
 
@@ -40,15 +43,15 @@ class StandIns:
 
 def stand_ins(operator, columns, prune_order):
     """Candidates of every sample under the cosine of a kernel; ties to the last to go."""
-    norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), 0))
-    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    found = []
+    found, done = [], 0
     for column in np.unique(columns):
         members = prune_order[columns[prune_order] == column]
+        rows = CosineRows(operator.restricted(members))
         for at in gen_batches(len(members), BLOCK):
-            own = members[at]
-            cosines = operator.block(own, members) * scale[own, None] * scale[members]
-            found.append(_records(cosines, own, members, np.arange(len(members))[at]))
+            places = np.arange(len(members))[at]
+            found.append(_records(rows.block(places), members[places], members, places))
+            done += len(places)
+            report(done, len(columns))
     owners, rows, cosines = map(np.concatenate, zip(*found))
     order = np.argsort(owners, kind="stable")
     counts = np.bincount(owners, minlength=len(columns))
