@@ -3,6 +3,9 @@
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from .._samples.datasets import is_dataset
+from .._samples.inputs import as_one_array
+
 # Okabe and Ito, "Color Universal Design", 2008
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, BLACK, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#000000", "#8C8C8C"
@@ -110,7 +113,7 @@ def samples_at(X, rows, image_shape):
     if hasattr(X, "iloc"):
         names, X = [str(c) for c in X.columns], X.to_numpy(dtype=object)
     else:
-        X = np.asarray(X)
+        X = as_one_array(X) if is_dataset(X) else np.asarray(X)
         flat = X.ndim == 2 and X.shape[1] <= WIDEST_TABLE and image_shape is None
         if not flat:
             return as_images(X[rows], image_shape), None

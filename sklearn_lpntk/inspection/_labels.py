@@ -5,6 +5,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._samples.given import n_samples_of
 from ._drawing import BLUE, axes_for, draw_table, grid_for, samples_at, vector
 
 
@@ -134,9 +135,10 @@ class FlippedLabelsDisplay:
         if not len(flips):
             raise ValueError("No label was flipped, so there is no image to draw.")
         rows = np.asarray(flips["row"])
-        if not (rows.min() >= 0 and rows.max() < len(X)):
+        n = n_samples_of(X)
+        if not (rows.min() >= 0 and rows.max() < n):
             raise ValueError(
-                f"flips has the sample {rows.max()}, and X has {len(X)}; pass the X that the "
+                f"flips has the sample {rows.max()}, and X has {n}; pass the X that the "
                 "refurbisher was fitted to."
             )
         images, table = samples_at(X, rows, image_shape)

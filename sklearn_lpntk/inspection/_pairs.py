@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._samples.given import n_samples_of
 from ..kernels import empirical_ntk
 from ._drawing import draw_table, grid_for, samples_at, vector
 
@@ -170,7 +171,7 @@ class SamplePairsDisplay:
                 f"pairs must be an int array of shape (n_pairs, 2); got shape {pairs.shape} and "
                 f"dtype {pairs.dtype}."
             )
-        y = None if y is None else vector(y, "y", len(X))
+        y = None if y is None else vector(y, "y", n_samples_of(X))
         X2, y2 = (X, y) if X2 is None else (X2, y2)
         parts = zip((X, X2), pairs.T)
         (one, table), (two, table2) = (samples_at(p, rows, image_shape) for p, rows in parts)
@@ -257,7 +258,7 @@ def _redundant(estimator, X, y, n_pairs):
             "kind='redundant' needs a fitted RedundancyPruner with dominators_: of strategy "
             f"'redundant' or 'redundant+head'; got a {type(estimator).__name__}."
         )
-    scores = vector(estimator.redundancy_, "estimator.redundancy_", len(X))
+    scores = vector(estimator.redundancy_, "estimator.redundancy_", n_samples_of(X))
     rows = np.flatnonzero((estimator.dominators_ >= 0) & np.isfinite(scores))
     if not len(rows):
         raise ValueError("The pruner found no redundant sample, so there is no pair to draw.")

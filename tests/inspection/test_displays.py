@@ -434,3 +434,101 @@ class TestLabels:
             LabelInteractionDisplay.from_predictions([[1.0, np.nan], [np.nan, 1.0]])
         with pytest.raises(ValueError, match="classes must have shape"):
             LabelInteractionDisplay.from_predictions(np.eye(3), ["a"])
+
+
+class TestTables:
+    """Rows of tables are drawn as tables, and items of data sets as what they are."""
+
+    @pytest.fixture
+    def wine(self):
+        from sklearn.datasets import load_wine
+
+        X, y = load_wine(as_frame=True, return_X_y=True)
+        X.index = [f"bottle {k}" for k in range(len(X))]
+        return X, y
+
+    def test_repaired_labels(self, wine):
+        X, y = wine
+        noisy = y.where(np.arange(len(y)) % 12 != 0, (y + 1) % 3)
+        refurbisher = LabelRefurbisher().fit(X, noisy)
+        display = FlippedLabelsDisplay.from_estimator(refurbisher, X, n_images=4)
+        names, cells = display.table
+        assert names == ["sample", *X.columns[:5], "…"]
+        clearest = refurbisher.flips_.sort_values("margin", ascending=False).index[:4]
+        assert [row[0] for row in cells] == list(clearest)
+        assert display.images is None
+        assert display.axes_[0, 0].tables
+
+    @pytest.mark.parametrize("kind", ["redundant", "stand_in"])
+    def test_pairs(self, wine, kind):
+        X, y = wine
+        pruner = RedundancyPruner(strategy="redundant", random_state=0, prune_fraction=0.5)
+        pruner.fit(X, y)
+        display = SamplePairsDisplay.from_estimator(pruner, X, y, kind=kind, n_pairs=3)
+        samples = [row[0] for row in display.table[1]]
+        frame, column = pruner.to_frame(), {"redundant": "dominator"}.get(kind, kind)
+        for sample, partner in zip(samples[::2], samples[1::2], strict=True):
+            assert frame.loc[sample, column] == partner
+
+    def test_arrays_with_few_columns(self, wine):
+        X, y = wine
+        display = SamplePairsDisplay.from_predictions(X.to_numpy(), [(0, 1)], y=y)
+        assert display.table[0][:2] == ["sample", "feature 0"]
+        with pytest.raises(ValueError, match="or a frame to draw a table"):
+            SamplePairsDisplay.from_predictions(np.zeros((3, 64)), [(0, 1)])
+
+    def test_a_data_set_of_images(self, digits):
+        X, y = digits
+        data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(y))
+        found = SamplePairsDisplay.from_predictions(data, [(0, 7)], y=y)
+        np.testing.assert_array_equal(found.images[0, 1], X[7, 0])
+
+
+class TestManyClassesAndStrategies:
+    """One look for one meaning, and legends that cover no data."""
+
+    @pytest.mark.parametrize("n_classes", [2, 10, 100])
+    def test_classes_are_told_apart(self, n_classes):
+        y = np.repeat(np.arange(n_classes), 3)
+        x = np.random.default_rng(0).random(len(y))
+        display = DifficultyDisplay.from_predictions(x, x, y=y)
+        drawn = display.ax_.collections
+        looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in drawn}
+        assert len(looks) == min(n_classes, 96)
+        if n_classes <= 24:
+            assert len(display.ax_.get_legend().texts) == n_classes
+            assert covers_nothing(display.ax_)
+        else:
+            assert len(display.ax_.texts) == n_classes
+
+    @pytest.mark.parametrize("n_classes", [2, 10, 100])
+    def test_ticks_stand_in_the_middle_of_blocks(self, n_classes):
+        y = np.repeat(np.arange(n_classes), 4)
+        F = np.random.default_rng(0).normal(size=(len(y), 5))
+        block = RelationsDisplay.from_predictions(F @ F.T, y).axes_[0]
+        ticks = block.get_xticks()
+        assert len(ticks) <= 25
+        np.testing.assert_allclose(ticks[:2], [1.5, 1.5 + 4 * -(-n_classes // 25)])
+
+    @pytest.mark.parametrize("n_strategies", [2, 12])
+    def test_strategies_have_their_own_looks(self, n_strategies):
+        from sklearn_lpntk.pruning._orders import STRATEGIES
+
+        names = ["random", *(s for s in STRATEGIES if s != "random")][:n_strategies]
+        scores = {name: np.full((2, 1), 0.5 + k / 50) for k, name in enumerate(names)}
+        ax = PruningCurveDisplay.from_predictions([0.5, 0.9], scores).ax_
+        lines = {line.get_label(): line for line in ax.lines}
+        looks = {
+            (n, lines[n].get_color(), lines[n].get_marker(), lines[n].get_linestyle())[1:]
+            for n in names
+        }
+        assert len(looks) == n_strategies
+        assert (lines["random"].get_color(), lines["random"].get_linestyle()) == ("#000000", "--")
+        assert covers_nothing(ax)
+
+
+def covers_nothing(ax):
+    """Whether the legend is outside of the axes."""
+    ax.figure.canvas.draw()
+    legend, data = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    return not legend.overlaps(data)
