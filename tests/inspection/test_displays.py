@@ -518,10 +518,8 @@ class TestManyClassesAndStrategies:
         scores = {name: np.full((2, 1), 0.5 + k / 50) for k, name in enumerate(names)}
         ax = PruningCurveDisplay.from_predictions([0.5, 0.9], scores).ax_
         lines = {line.get_label(): line for line in ax.lines}
-        looks = {
-            (n, lines[n].get_color(), lines[n].get_marker(), lines[n].get_linestyle())[1:]
-            for n in names
-        }
+        drawn = [lines[name] for name in names]
+        looks = {(d.get_color(), d.get_marker(), d.get_linestyle()) for d in drawn}
         assert len(looks) == n_strategies
         assert (lines["random"].get_color(), lines["random"].get_linestyle()) == ("#000000", "--")
         assert covers_nothing(ax)
