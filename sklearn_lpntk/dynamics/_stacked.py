@@ -26,7 +26,7 @@ def summed_losses(module, names, X, y, *, n_epochs, learning_rate):
     names : list of str
         The parameters that are trained.
     X : tensor of shape (n_sets, n, ...)
-        Samples, in any form that `fit` takes.
+        Samples of each set.
     y : int64 tensor of shape (n_sets, n)
         Their labels.
 

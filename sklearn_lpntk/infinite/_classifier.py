@@ -81,7 +81,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            As for the classifier and :class:`LabelRefurbisher`.
         y : array-like of shape (n_samples,)
             Labels, some of them wrong.
 
@@ -137,7 +137,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            As for the classifier and :class:`LabelRefurbisher`.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            As for the classifier and :class:`LabelRefurbisher`.
         y : array-like of shape (n_samples,)
             Right labels, one hopes: they are not repaired.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -173,7 +173,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            As for the classifier and :class:`LabelRefurbisher`.
 
         Returns
         -------
@@ -189,7 +189,7 @@ class RefurbishedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            As for the classifier and :class:`LabelRefurbisher`.
 
         Returns
         -------

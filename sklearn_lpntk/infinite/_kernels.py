@@ -39,7 +39,7 @@ class _InfiniteWidthKernel(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples_X, ...)
-            Samples, in any form that `fit` takes.
+            Samples: one array of numbers, or what becomes one.
         Y : array-like of shape (n_samples_Y, ...), default=None
             None means X, at half the work.
         eval_gradient : bool, default=False
@@ -81,7 +81,7 @@ class _InfiniteWidthKernel(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            Samples: one array of numbers, or what becomes one.
 
         Returns
         -------
@@ -370,7 +370,7 @@ def infinite_ntk_kernel(X, Y=None, **params):
     Parameters
     ----------
     X : array-like of shape (n_samples_X, ...)
-        Samples, in any form that `fit` takes.
+        Samples: one array of numbers, or what becomes one.
     Y : array-like of shape (n_samples_Y, ...), default=None
         None means X, at half the work.
     **params

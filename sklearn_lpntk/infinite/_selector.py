@@ -127,7 +127,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            Samples.
         y : array-like of shape (n_samples,)
             Their labels.
 
@@ -213,7 +213,7 @@ class ArchitectureSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            Samples.
 
         Returns
         -------

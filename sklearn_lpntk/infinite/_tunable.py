@@ -143,7 +143,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples_X, ...)
-            Samples, in any form that `fit` takes.
+            Samples: one array of numbers, or what becomes one.
         Y : array-like of shape (n_samples_Y, ...), default=None
         eval_gradient : bool, default=False
             Only with Y=None.
@@ -182,7 +182,7 @@ class TunableNTK(Kernel):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Samples, in any form that `fit` takes.
+            Samples: one array of numbers, or what becomes one.
 
         Returns
         -------

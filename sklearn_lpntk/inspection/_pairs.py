@@ -62,6 +62,8 @@ class SamplePairsDisplay:
         kind="redundant",
         n_pairs=8,
         image_shape=None,
+        memory=None,
+        verbose=0,
         ax=None,
         **imshow_kw,
     ):
@@ -85,6 +87,11 @@ class SamplePairsDisplay:
             twice.
         image_shape : tuple of int, default=None
             Of one image, where X has flat rows.
+        memory : str or joblib.Memory, default=None
+            Caches the features behind the kernel, as in
+            :func:`~sklearn_lpntk.kernels.empirical_ntk`.
+        verbose : int, default=0
+            Print how far that has come.
         ax : matplotlib Axes or array of them, default=None
             Where it is drawn; None means new ones.
         **imshow_kw
@@ -98,7 +105,8 @@ class SamplePairsDisplay:
             raise ValueError(f"kind must be one of {KINDS}; got {kind!r}.")
         finders = {"redundant": _redundant, "stand_in": _stand_ins}
         found = finders.get(kind, _contradictory)
-        pairs, values = found(estimator, X, y, n_pairs)
+        own = {} if kind in finders else {"memory": memory, "verbose": verbose}
+        pairs, values = found(estimator, X, y, n_pairs, **own)
         rows, symbol = {
             "redundant": (("redundant", "dominated by"), "ρ"),
             "stand_in": (("pruned", "stand-in"), "cos"),
@@ -266,8 +274,8 @@ def _redundant(estimator, X, y, n_pairs):
     return np.stack([rows, estimator.dominators_[rows]], axis=1), scores[rows]
 
 
-def _contradictory(estimator, X, y, n_pairs):
-    operator = empirical_ntk(getattr(estimator, "net_", estimator), X, y)
+def _contradictory(estimator, X, y, n_pairs, **options):
+    operator = empirical_ntk(getattr(estimator, "net_", estimator), X, y, **options)
     norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), np.finfo(np.float32).tiny))
     n = len(norms)
     if n < 2:

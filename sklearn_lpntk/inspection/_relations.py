@@ -58,6 +58,8 @@ class RelationsDisplay:
         labels=None,
         max_samples=500,
         random_state=None,
+        memory=None,
+        verbose=0,
         ax=None,
         **imshow_kw,
     ):
@@ -76,6 +78,11 @@ class RelationsDisplay:
             Of more samples so many are drawn at random.
         random_state : int, RandomState instance or None, default=None
             Draws what is random.
+        memory : str or joblib.Memory, default=None
+            Caches the features behind the kernel, as in
+            :func:`~sklearn_lpntk.kernels.empirical_ntk`.
+        verbose : int, default=0
+            Print how far that has come.
         ax : matplotlib Axes or two of them, default=None
             Where it is drawn; None means new ones.
         **imshow_kw
@@ -93,7 +100,8 @@ class RelationsDisplay:
         labels = None if labels is None else vector(labels, "labels", len(y))[rows]
         X = rows_of(X, rows)
         net = getattr(estimator, "net_", estimator)
-        K = empirical_ntk(net, X, y[rows], kernel=kernel).toarray()
+        own = {"kernel": kernel, "memory": memory, "verbose": verbose}
+        K = empirical_ntk(net, X, y[rows], **own).toarray()
         return cls.from_predictions(K, y[rows], labels=labels, ax=ax, **imshow_kw)
 
     @classmethod
