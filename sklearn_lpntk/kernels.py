@@ -191,7 +191,7 @@ def _features_of(extractor, data, n_components, seed, folders):
     return features, other
 
 
-def lpntk_kernel(module_or_net, X, y, X2=None, y2=None, **options):
+def lpntk_kernel(module_or_net, X, y=None, X2=None, y2=None, **options):
     """Labelled pseudo neural tangent kernel of labelled samples (equation 3 of [1]_).
 
     ``kappa((x, y), (x', y')) = 1/K s(y)^T J(x) J(x')^T s(y')`` with ``s`` -1 everywhere and

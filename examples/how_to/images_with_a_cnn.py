@@ -57,8 +57,8 @@ net = NeuralNetClassifier(
 )
 
 # %%
-# Half of the images go. ``budget="steps"`` trains as many steps as on all of them, so that only
-# the choice of the images differs. The control keeps as many at random.
+# Half of the images go. ``budget="steps"`` allows as many steps as on all of them; early stopping
+# may end the training sooner. The control keeps as many images at random.
 
 for strategy in ("herding", "random"):
     pruner = RedundancyPruner(

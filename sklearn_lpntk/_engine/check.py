@@ -138,10 +138,13 @@ class SelfCheck:
 
 
 def require_independent_rows(module, x, dtype, *, any_shape=False):
-    """Refuse a network whose logits of a row depend on the rest of the batch."""
+    """Refuse a network whose logits of a row depend on the rest of the batch; the logits.
+
+    One row alone tells nothing: None.
+    """
     n = min(n_rows(x), SPOT_ROWS)
     if n == 1:
-        return
+        return None
     x = take(x, slice(0, n))
     # with gradients: what the network keeps for later must not be without
     logits = checked_forward(module, x, dtype, any_shape=any_shape).detach()
@@ -155,6 +158,7 @@ def require_independent_rows(module, x, dtype, *, any_shape=False):
             f"be defined. {error}"
         ) from error
     _require_same(alone, logits[n - 1 :], "on one row alone and in a batch")
+    return logits
 
 
 def _norm(x):

@@ -4,10 +4,13 @@ A cotangent maps logits of shape (n, K) and label columns of shape (n,) to an ar
 shape (n, R, K); the feature of sample i and cotangent r is ``J(x_i)^T v[i, r]``.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from ..exceptions import ProbabilityOutputWarning
 
 ALLOWED = "return finite numbers of shape (n, K) or (n, R, K)"
 
@@ -111,3 +114,23 @@ def find_cotangent(kernel):
             "(logits, y) -> (n, K) or (n, R, K)."
         )
     return COTANGENTS[kernel]
+
+
+def look_like_probabilities(logits):
+    """Whether all rows are probabilities, or logarithms of some."""
+    if logits.device.type == "meta" or logits.ndim != 2 or logits.shape[1] == 1:
+        return False
+    signs = (logits >= 0).all(), (logits <= 0).all()
+    sums = logits if signs[0] else logits.exp()
+    return bool(any(signs) and ((sums.sum(1) - 1).abs() < 1e-4).all())
+
+
+def warn_of_probabilities(stacklevel):
+    """Say that a network seems to emit them."""
+    warnings.warn(
+        "Every row of the network's output looks like probabilities, or like their logarithms: the "
+        "kernel is defined on logits. Remove the last softmax or log-softmax and train with "
+        "CrossEntropyLoss.",
+        ProbabilityOutputWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -7,9 +7,10 @@ from itertools import pairwise
 import torch
 
 from .._runtime.progress import report
-from ..exceptions import AutogradRuleWarning, ProbabilityOutputWarning
+from ..exceptions import AutogradRuleWarning
 from .blocks import structure_of
 from .check import SPOT_ROWS, SelfCheck
+from .cotangents import look_like_probabilities, warn_of_probabilities
 from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
 from .objectives import find_objective
@@ -167,13 +168,7 @@ class Extractor:
     def warn(self, findings):
         """Warn of what runs showed about the network."""
         if findings.probabilities:
-            warnings.warn(
-                "Every row of the network's output is non-negative and sums to 1: it looks like "
-                "probabilities, and the kernel is defined on logits. Remove the softmax and "
-                "train with CrossEntropyLoss.",
-                ProbabilityOutputWarning,
-                stacklevel=4,
-            )
+            warn_of_probabilities(stacklevel=5)
         slow = [name for name in self.names if name in findings.slow - self._warned_of]
         if slow:
             self._warned_of.update(slow)
@@ -221,7 +216,7 @@ def _take_in(findings, trace, kernel):
         )
     findings.slow |= trace.slow.keys()
     if findings.probabilities is not False:
-        findings.probabilities = _look_like_probabilities(trace.logits)
+        findings.probabilities = look_like_probabilities(trace.logits)
 
 
 def _spec(trace, like):
@@ -231,9 +226,3 @@ def _spec(trace, like):
 
 def _labels(y, n):
     return torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
-
-
-def _look_like_probabilities(logits):
-    if logits.device.type == "meta" or logits.ndim != 2 or logits.shape[1] == 1:
-        return False
-    return bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-4).all())

@@ -1,5 +1,7 @@
 """Samples and labels as an estimator is given them: checked, and in the form that they have."""
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.sparse import issparse
@@ -49,7 +51,9 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     elif raw or (tables and is_table(X)):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
-        options["ensure_all_finite"] = "allow-nan" if tables else True
+        flat = len(getattr(X, "shape", (0, 0))) == 2
+        options["ensure_all_finite"] = "allow-nan" if tables and flat else True
+        _refuse_items(X)
         X = _without_masks(X)
         if is_frame(X) and not (tables or any_dtype):
             require_numbers(X)
@@ -75,6 +79,17 @@ def _finite(rows):
     if isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and not np.isfinite(rows).all():
         raise ValueError("X contains NaN or infinity; the network needs finite inputs.")
     return rows
+
+
+def _refuse_items(X):
+    """Refuse the list that scikit-learn makes of a data set when it takes rows of it."""
+    if isinstance(X, list) and X and isinstance(X[0], (tuple, dict)):
+        parts = X[0].values() if isinstance(X[0], dict) else X[0]
+        if any(isinstance(part, torch.Tensor) for part in parts):
+            raise TypeError(
+                "X is a list of items of a data set, as cross-validation takes them: pass "
+                "skorch.helper.SliceDataset of the data set, with y."
+            )
 
 
 def _without_masks(X):
@@ -143,7 +158,15 @@ def like(form, labels):
 
 
 def index_of(X, y=None):
-    """The names that the caller gave the rows: the index of a frame or of labels, or numbers."""
+    """The names that the caller gave the rows: the index of a frame or of labels, or None."""
+    both = hasattr(X, "iloc") and hasattr(y, "iloc") and len(X) == len(y)
+    if both and not X.index.equals(y.index) and set(X.index) == set(y.index):
+        warnings.warn(
+            "X and y have the same index in another order; they are paired by position. Pass "
+            "y.loc[X.index] if they belong together by name.",
+            UserWarning,
+            stacklevel=5,
+        )
     for named in (X, y):
         if hasattr(named, "iloc"):
             return named.index

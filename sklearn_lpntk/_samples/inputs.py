@@ -74,7 +74,7 @@ def _dense(X):
     except ValueError as error:
         raise ValueError(
             f"X is no array: its rows have different shapes ({error}). Pad them to one length, or "
-            "pass a data set with a collate_fn that does."
+            "pass a data set with a collate_fn that does; of a loader's batch [x, y] pass x and y."
         ) from None
 
 

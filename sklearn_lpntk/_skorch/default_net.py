@@ -12,7 +12,7 @@ class DefaultModule(nn.Module):
     Parameters
     ----------
     input_shape : tuple of int
-        Shape of one sample: (C, H, W) for images, anything else is flattened.
+        Shape of one sample: (C, H, W) or (H, W, C) for images, anything else is flattened.
     n_logits : int
     location, scale : float or array-like of the input's shape
         Subtracted from the inputs, and what they are divided by.
@@ -22,9 +22,10 @@ class DefaultModule(nn.Module):
         super().__init__()
         self.register_buffer("location", torch.as_tensor(location, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        self.channels_last = has_channels_last(input_shape)
         if len(input_shape) == 3:
             hidden = (
-                nn.Conv2d(input_shape[0], 16, 3, padding=1, stride=2),
+                nn.Conv2d(input_shape[-1 if self.channels_last else 0], 16, 3, padding=1, stride=2),
                 nn.ReLU(),
                 nn.Conv2d(16, 32, 3, padding=1, stride=2),
                 nn.ReLU(),
@@ -39,7 +40,14 @@ class DefaultModule(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(width, n_logits))
 
     def forward(self, x):
-        return self.layers((x.to(self.scale.dtype) - self.location) / self.scale)
+        x = (x.to(self.scale.dtype) - self.location) / self.scale
+        return self.layers(x.permute(0, 3, 1, 2) if self.channels_last else x)
+
+
+def has_channels_last(shape):
+    """Whether images have their channels behind, as files of images have."""
+    known = 1, 3, 4
+    return len(shape) == 3 and shape[0] not in known and shape[2] in known
 
 
 def default_net(X, n_classes):

@@ -54,8 +54,8 @@ class ColumnEncoder:
             if not _are_columns(classes):
                 raise ValueError(
                     f"y contains the labels {classes[:5].tolist()}; with a frozen net, labels "
-                    "must be integers (the net's logit columns), or the net needs classes= with "
-                    "the label of every column."
+                    "must be integers (the net's logit columns): encode them, or give a skorch "
+                    "net classes= with the label of every column."
                 )
             return cls(classes, classes)
         n_available = n_columns(net, X) or len(classes)

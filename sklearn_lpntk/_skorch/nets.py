@@ -202,8 +202,15 @@ def _training_data(net, X, columns, rows):
 def _require_fitting(net, inputs):
     like = next(p for p in net.module_.parameters() if p.is_floating_point())
     x = to_batch(as_inputs(inputs), FEW, like.dtype, like.device)
+    module, x = unwrapped(net.module_).eval(), list(x) if isinstance(x, tuple) else x
     with torch.no_grad():
-        checked_forward(unwrapped(net.module_).eval(), list(x) if isinstance(x, tuple) else x)
+        checked_forward(module, x)
+        out = module(**x) if isinstance(x, dict) else module(x)
+    if not isinstance(out, (torch.Tensor, tuple)):
+        raise ValueError(
+            f"The module returns a {type(out).__name__}, and skorch trains on tensors: wrap it in "
+            "one that returns its logits."
+        )
 
 
 def as_trained(module, X):

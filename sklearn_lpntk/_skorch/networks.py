@@ -78,7 +78,9 @@ class Network:
         net, like = self._net, next(p for p in self.module.parameters() if p.is_floating_point())
         few = take(X, slice(0, ROWS)) if isinstance(X, (np.ndarray, torch.Tensor)) else X
         with borrowed(unwrapped(net.module_)), borrowed(self.module):
-            theirs = logits_in(next(iter(net.forward_iter(few))))[:ROWS].detach()
+            theirs, again = (
+                logits_in(next(iter(net.forward_iter(few))))[:ROWS].detach() for _ in range(2)
+            )
             rows = slice(0, len(theirs))
             ours = checked_forward(self.module, to_batch(inputs, rows, like.dtype, like.device))
         ours = ours.detach().to(theirs).reshape(len(theirs), -1)
@@ -88,6 +90,12 @@ class Network:
         ):
             return
         own = [name for name in CALLING if _is_own(net, name)]
+        if not torch.equal(theirs, again.reshape(theirs.shape)):
+            raise ValueError(
+                f"{type(net).__name__} gives other logits whenever it is asked ({', '.join(own)} "
+                "of its own draws random numbers?), so that a sample has no one kernel. Make it "
+                "a function of the sample in evaluation."
+            )
         raise ValueError(
             f"What {type(net).__name__} computes is not what its module gives for the same samples:"
             f" {', '.join(own)} of its own changes it, and the kernel would be another network's. "

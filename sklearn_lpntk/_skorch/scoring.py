@@ -80,7 +80,7 @@ def _default(X, n_classes, seed):
         raise ValueError(
             "The default scoring net takes one array, and X has several inputs "
             f"({', '.join(map(str, X)) if isinstance(X, dict) else len(X)}): pass net=, a skorch "
-            "classifier or a module that takes them."
+            "classifier or a module that takes them, or a frame, if they are columns of a table."
         )
     steps = preparation_of(X, seed)
     if steps is not None:

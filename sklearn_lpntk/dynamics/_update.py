@@ -72,12 +72,13 @@ def predict_update(
     net : nn.Module or fitted skorch net
         The network; it must return logits. It is used in evaluation mode (no dropout, running
         statistics of BatchNorm) and comes back exactly as it was.
-    X_update : array or tensor of shape (n_update, ...), dict of them, or None
-        The samples of the step. Floating arrays are cast to the parameters' dtype, integers to
-        int64.
+    X_update : array or tensor of shape (n_update, ...), dict of them, data set, or None
+        The samples of the step, in any form that
+        :func:`~sklearn_lpntk.kernels.empirical_ntk` takes.
     y_update : array of shape (n_update,) or None
-        Their labels, logit columns 0..K-1 (0 and 1 for a network with one logit).
-    X_probe : array or tensor of shape (n_probe, ...), or dict of them
+        Their labels, logit columns 0..K-1 (0 and 1 for a network with one logit). None takes those
+        of a data set's items.
+    X_probe : array or tensor of shape (n_probe, ...), dict of them, or data set
         The samples whose predictions are watched.
     learning_rate : float
         Of plain gradient descent, above 0.

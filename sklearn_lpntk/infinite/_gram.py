@@ -66,6 +66,11 @@ def gram_of(kernel, X):
     """The checked Gram matrix of samples under a callable kernel."""
     if isinstance(kernel, type):
         raise ValueError(f"kernel is the class {kernel.__name__}; pass an instance of it.")
+    if isinstance(kernel, torch.nn.Module):
+        raise TypeError(
+            f"kernel is a network, {type(kernel).__name__}; pass its kernel, "
+            "lambda X: sklearn_lpntk.kernels.pntk_kernel(net, X)."
+        )
     return checked_gram(kernel(X))
 
 

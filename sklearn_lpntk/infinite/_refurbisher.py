@@ -361,6 +361,12 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
                 f"X has {n_samples_of(X)} samples, and the labels are those of "
                 f"{len(self.label_quality_)}: pass the X that fit got."
             )
+        own = getattr(X, "index", None) if hasattr(X, "iloc") else None
+        if own is not None and self._names is not None and not own.equals(self._names):
+            raise ValueError(
+                "The index of X is another one than in fit, or in another order, so that labels "
+                "would stand beside other rows: pass X.loc[index] in the order of fit."
+            )
         rows = np.argsort(self.label_quality_, kind="stable")[:n]
         index = pd.RangeIndex(len(self.label_quality_)) if self._names is None else self._names
         changed, labels = np.isin(rows, self._flips[0]), self._given_labels()
@@ -374,7 +380,9 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         frame = pd.DataFrame(columns, index=index.take(rows))
         if not hasattr(X, "iloc"):
             return frame
-        return pd.concat([frame, rows_of(X, rows).set_axis(frame.index)], axis=1)
+        features = rows_of(X, rows).set_axis(frame.index)
+        features.columns = [f"{c} of X" if c in columns else c for c in features.columns]
+        return pd.concat([frame, features], axis=1)
 
     def _given_labels(self):
         labels = np.asarray(self.labels_).copy()

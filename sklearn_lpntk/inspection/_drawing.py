@@ -142,13 +142,20 @@ def draw_table(ax, names, cells):
 
 def as_images(X, image_shape):
     """(n, height, width) or (n, height, width, 3)."""
-    X = X if image_shape is None else X.reshape(len(X), *image_shape)
+    if image_shape is not None:
+        if np.prod(image_shape) != np.prod(X.shape[1:]):
+            raise ValueError(
+                f"image_shape={image_shape} has {np.prod(image_shape)} numbers, and a sample of "
+                f"X, of shape {X.shape[1:]}, has {np.prod(X.shape[1:])}."
+            )
+        X = X.reshape(len(X), *image_shape)
     if X.ndim == 4 and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3):
         X = X.transpose(0, 2, 3, 1)
     if X.ndim == 4 and X.shape[3] == 1:
         X = X[..., 0]
     if X.ndim == 3 or (X.ndim == 4 and X.shape[3] == 3):
-        return X
+        in_bytes = X.ndim == 4 and X.dtype.kind == "f" and X.max() > 1.5
+        return X.astype(np.float32) / 255 if in_bytes else X
     raise ValueError(
         "X must hold images, of shape (height, width), with 1 or 3 channels or none; got samples "
         f"of shape {X.shape[1:]}. Pass image_shape=, such as (28, 28), or a frame to draw a table."

@@ -29,6 +29,7 @@ from torch import nn
 
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
+from .._samples.datasets import Items, is_dataset
 from .._samples.given import given, index_of, require_taking, rows_of
 from .._skorch.labels import checked_classes
 from .._skorch.nets import is_skorch_net, net_input, unfrozen
@@ -104,7 +105,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Part of the largest cluster that ``prune_fraction="auto"`` drops.
     budget : {"epochs", "steps"}, default="epochs"
         How long a skorch net is retrained on the kept rows: for its ``max_epochs``, or for as many
-        optimizer steps as they are on all rows. Other final estimators take no notice.
+        optimizer steps as they are on all rows, to the nearest epoch. Other final estimators take
+        no notice. Only ``max_epochs`` is changed: early stopping still ends the training, and
+        schedules that name epochs or steps are not stretched.
     parameters : str, sequence of str or callable, default=None
         Which of the scoring net's parameters the kernel is of, as in
         :func:`~sklearn_lpntk.kernels.empirical_ntk`. None means all.
@@ -309,6 +312,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """
         fit_params = self._routed("fit", fit_params)
         self._check_parameters()
+        if isinstance(self.estimator, nn.Module):
+            raise TypeError(
+                "estimator is a module, which can't be fitted: pass it as net=, where it scores "
+                "the samples, or wrap it in a skorch classifier."
+            )
         if self.estimator is None and isinstance(self.net, nn.Module):
             raise TypeError(
                 "estimator=None retrains the scoring net, but net is a plain module, and nothing "
@@ -341,7 +349,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         Returns
         -------
         X_kept, y_kept : of the types of X and y
-            The kept rows, in their order.
+            The kept rows, in their order: of a dict of arrays a dict, of a data set or a loader a
+            ``Subset`` of the data set.
 
         Raises
         ------
@@ -571,7 +580,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         check_is_fitted(self, "estimator_")
         return self.estimator_.decision_function(X)
 
-    def score(self, X, y, **score_params):
+    def score(self, X, y=None, **score_params):
         """Score of the final estimator; accuracy for a net.
 
         Parameters
@@ -588,6 +597,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         score : float
         """
         check_is_fitted(self, "estimator_")
+        y = Items(X).labels() if y is None and is_dataset(X) else y
         if self._encoder is not None:
             return super().score(X, y, **score_params)
         return self.estimator_.score(X, y, **self._routed("score", score_params))
