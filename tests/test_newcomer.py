@@ -19,6 +19,10 @@ from skorch.helper import SliceDict
 from torch import nn
 
 from sklearn_lpntk import RedundancyPruner
+from sklearn_lpntk.dynamics import predict_forgetting, predict_update
+from sklearn_lpntk.exceptions import ProbabilityOutputWarning
+from sklearn_lpntk.infinite import LabelRefurbisher
+from sklearn_lpntk.inspection import SamplePairsDisplay
 from sklearn_lpntk.kernels import lpntk_kernel
 
 matplotlib.use("Agg")
@@ -165,3 +169,86 @@ def test_dicts_in_cross_validation():
     )
     model = RedundancyPruner(net=net, prune_fraction=0.3, random_state=0)
     assert cross_val_score(model, halves, y, cv=2, error_score="raise").mean() > 0.8
+
+
+class TestStumbles:
+    """What a newcomer stumbled over."""
+
+    @pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)], ids=["softmax", "log"])
+    def test_probabilities_are_warned_of_everywhere(self, last):
+        torch.manual_seed(0)
+        net, images = nn.Sequential(nn.Linear(64, 10), last), X[:20] / 16
+        finders = (
+            lambda: lpntk_kernel(net, images, y[:20]),
+            lambda: predict_update(net, images, y[:20], images, learning_rate=0.1),
+            lambda: predict_forgetting(net, images, y[:20], learning_rate=0.1, n_iterations=2),
+        )
+        for find in finders:
+            with pytest.warns(ProbabilityOutputWarning, match="log-softmax"):
+                find()
+
+    def test_images_with_their_channels_behind(self):
+        images = X.reshape(-1, 8, 8)[:200]
+        behind = np.stack([images, images / 2, images / 4], axis=-1)
+        options = {"random_state": 0, "prune_fraction": 0.5}
+        first = RedundancyPruner(**options).fit(behind.transpose(0, 3, 1, 2), y[:200])
+        last = RedundancyPruner(**options).fit(behind, y[:200])
+        assert (first.support_ == last.support_).mean() > 0.95
+
+    def test_labels_are_not_reviewed_beside_other_rows(self):
+        frame = pd.DataFrame(X[:100]).set_index(pd.Index([f"r{k}" for k in range(100)]))
+        found = LabelRefurbisher().fit(frame, y[:100])
+        with pytest.raises(ValueError, match="index of X is another one than in fit"):
+            found.review(frame.iloc[::-1])
+        with pytest.warns(UserWarning, match="same index in another order"):
+            LabelRefurbisher().fit(frame, pd.Series(y[:100], frame.index[::-1]))
+
+    @pytest.mark.filterwarnings("ignore:.* labels were changed")
+    def test_columns_that_are_called_like_ours(self):
+        frame = pd.DataFrame(X[:100, :2], columns=["row", "label"])
+        review = LabelRefurbisher().fit(frame.assign(z=X[:100, 20]), y[:100])
+        review = review.review(frame, n=3)
+        assert list(review.columns[:2]) == ["row", "label"]
+        assert list(review.columns[-2:]) == ["row of X", "label of X"]
+
+    def test_gaps_in_images_are_found_in_X(self):
+        images = X.reshape(-1, 1, 8, 8).copy()
+        images[3, 0, 2, 2] = np.nan
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            RedundancyPruner().fit(images, y)
+
+    def test_a_module_that_skorch_can_not_train(self):
+        class Output(nn.Linear):
+            def forward(self, x):
+                return {"logits": super().forward(x)}
+
+        net = NeuralNetClassifier(Output(64, 10), criterion=nn.CrossEntropyLoss, verbose=0)
+        with pytest.raises(ValueError, match="returns a dict, and skorch trains on tensors"):
+            RedundancyPruner(net=net).fit(X.astype(np.float32), y)
+
+    def test_a_data_set_in_cross_validation(self):
+        data = torch.utils.data.TensorDataset(torch.tensor(X[:40]), torch.tensor(y[:40]))
+        with pytest.raises(TypeError, match=r"skorch\.helper\.SliceDataset"):
+            cross_val_score(RedundancyPruner(), data, y[:40], cv=2, error_score="raise")
+
+    def test_labels_of_a_data_set_count_in_the_score_too(self):
+        data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(y))
+        pruner = RedundancyPruner(random_state=0).fit(data)
+        assert pruner.score(data) == pruner.score(data, y)
+
+    def test_networks_in_the_wrong_place(self):
+        with pytest.raises(TypeError, match="kernel is a network"):
+            LabelRefurbisher(nn.Linear(64, 10)).fit(X, y)
+
+    def test_a_net_that_draws_random_numbers(self):
+        class Noisy(NeuralNetClassifier):
+            def infer(self, x, **fit_params):
+                return super().infer(x + torch.randn_like(x), **fit_params)
+
+        net = Noisy(nn.Linear(64, 10), criterion=nn.CrossEntropyLoss).initialize()
+        with pytest.raises(ValueError, match=r"draws random numbers\?"):
+            lpntk_kernel(net, X[:20].astype(np.float32), y[:20])
+
+    def test_an_image_shape_that_does_not_fit(self):
+        with pytest.raises(ValueError, match="has 81 numbers, and a sample of X"):
+            SamplePairsDisplay.from_predictions(X, [(0, 1)], image_shape=(9, 9))

@@ -12,6 +12,9 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
+# what a stand-in of a module notes down: the module, and the net whose infer it is called by
+ORIGINAL, INFERRING = "_original_of_this_view", "_net_of_this_view"
+
 
 class _Turns:
     """Many threads may have what they share as it is, or one of them may change it.
@@ -86,7 +89,8 @@ if hasattr(os, "register_at_fork"):
 def exclusive(module):
     """One thread at a time works on a module, or on any that shares a part with it."""
     with _GUARD:
-        parts = sorted(module.modules(), key=id)  # everyone in the same order
+        parts = {vars(part).get(ORIGINAL, part) for part in module.modules()}
+        parts = sorted(parts, key=id)  # everyone in the same order
         locks = [_LOCKS.setdefault(part, threading.RLock()) for part in parts]
     with ExitStack() as stack:
         for lock in locks:

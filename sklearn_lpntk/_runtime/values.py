@@ -15,9 +15,10 @@ from pathlib import PurePath
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from skorch import NeuralNet
+from skorch import NeuralNet, NeuralNetClassifier
 
 from .libraries import is_at_its_name, is_library, version_of
+from .turns import INFERRING
 
 # a subclass of one of these may have attributes beside its content
 EXTENDED = str, bytes, int, float, list, tuple, dict, set, frozenset, np.ndarray, torch.Tensor
@@ -253,6 +254,8 @@ def _(value):
 
 @content_of.register(torch.nn.Module)
 def _(value):
+    if INFERRING in vars(value):  # it computes what that net does
+        return [vars(value)[INFERRING]]
     parameters = dict(value.named_parameters(remove_duplicate=False))
     buffers = dict(value.named_buffers(remove_duplicate=False))
     untied = [name for name, _ in value.named_parameters()]  # of tied ones the first alone
@@ -287,4 +290,20 @@ def _(value):
     parameters = value.get_params(deep=False)
     # skorch lists what it notes down for itself, too
     given = {k: v for k, v in parameters.items() if not k.startswith("_")}
-    return [type(value), given, getattr(value, "module_", None)]
+    return [type(value), given, getattr(value, "module_", None), state_of(value)]
+
+
+def state_of(net):
+    """What a net has besides its parameters and skorch's notes: what its methods may use."""
+    parameters = net.get_params(deep=False)
+    return {
+        name: value
+        for name, value in vars(net).items()
+        if name not in parameters and name not in _skorch_attributes() and "__" not in name
+    }
+
+
+@functools.cache
+def _skorch_attributes():
+    net = NeuralNetClassifier(torch.nn.Linear(1, 1)).initialize()
+    return {*vars(net), "classes_inferred_", "threshold_"}

@@ -17,6 +17,7 @@ from torch.utils.data import (
 from .._engine.inputs import mapped, parts_of
 
 LABELS = "labels", "label"  # what items that are dicts call theirs
+READ_TWICE = 8  # items by which random ones are found
 ARRAY_LIKE = "__array__", "__array_interface__", "__dataframe__", "shape", "dtype"
 
 
@@ -61,25 +62,30 @@ class Items:
         if len(self.dataset) == 0:
             raise ValueError(f"{name} has no samples.")
         self._last = (None, None)
+        self._require_same(name)
         first, _ = self.batch(range(1))
-        self._require_same(first, name)
         keys = parts_of(first)
         self.inputs = mapped(lambda key: Rows(self, key), _keys_like(first, keys))
 
     def __len__(self):
         return len(self.dataset)
 
-    def _require_same(self, first, name):
-        """Refuse items that are drawn anew whenever they are read."""
+    def _require_same(self, name):
+        """Refuse items that are drawn anew whenever they are read: some are read twice."""
+        few = range(min(len(self), READ_TWICE))
+        first, again = ([parts_of(self.batch(range(i, i + 1))[0]) for i in few] for _ in range(2))
         self._last = (None, None)
-        again = parts_of(self.batch(range(1))[0])
-        for key, value in parts_of(first).items():
-            if not np.array_equal(as_array(value), as_array(again[key])):
-                raise ValueError(
-                    f"{name} is a data set whose items are other ones whenever they are read (a "
-                    "random transform?), so a sample has no one kernel: pass the data set with the "
-                    "transforms of evaluation."
-                )
+        for one, other in zip(first, again):
+            for key, value in one.items():
+                value = as_array(value)
+                if not np.array_equal(
+                    value, as_array(other[key]), equal_nan=value.dtype.kind == "f"
+                ):
+                    raise ValueError(
+                        f"{name} is a data set whose items are other ones whenever they are read "
+                        "(a random transform?), so a sample has no one kernel: pass the data set "
+                        "with the transforms of evaluation."
+                    )
 
     def batch(self, rows):
         """Inputs and labels (None where there are none) of some items, collated."""
@@ -160,10 +166,12 @@ class Labelled(Dataset):
     ----------
     dataset : map-style data set
     rows, labels : array-like of shape (n_rows,)
+    whole : bool
+        Whether dicts keep their form, the label in its place: a collate_fn of the user's knows it.
     """
 
-    def __init__(self, dataset, rows, labels):
-        self.dataset, self.rows, self.labels = dataset, rows, labels
+    def __init__(self, dataset, rows, labels, *, whole=False):
+        self.dataset, self.rows, self.labels, self.whole = dataset, rows, labels, whole
 
     def __len__(self):
         return len(self.rows)
@@ -171,7 +179,10 @@ class Labelled(Dataset):
     def __getitem__(self, i):
         item = self.dataset[int(self.rows[i])]
         if isinstance(item, Mapping):
-            return {k: v for k, v in item.items() if k not in LABELS}, self.labels[i]
+            label = next((k for k in LABELS if k in item), None)
+            if self.whole and label is not None:
+                return {**item, label: self.labels[i]}
+            return {k: v for k, v in item.items() if k != label}, self.labels[i]
         return (item[0] if isinstance(item, (tuple, list)) else item), self.labels[i]
 
 

@@ -1,6 +1,7 @@
 """Samples and labels as an estimator is given them: checked, and in the form that they have."""
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from scipy.sparse import issparse
 from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import _num_samples, validate_data
 
-from .._engine.inputs import mapped, n_rows, take
+from .._engine.inputs import mapped, n_rows
 from .datasets import Items, is_dataset, is_slices, opened, subset_of
 from .inputs import as_inputs, has_parts, require_numbers
 from .labels import require_classes
@@ -42,6 +43,7 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     options = {"reset": reset, "dtype": dtype, "allow_nd": True, "accept_sparse": "csr"}
     if reset:
         options["ensure_min_samples"] = 2
+    _refuse_items(X)
     if y is not None and reset:
         require_classes(y)
     if is_dataset(X):
@@ -49,11 +51,11 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     elif has_parts(X):
         X = mapped(_finite, as_inputs(X))
     elif raw or (tables and is_table(X)):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        with suppress(TypeError):  # texts have no columns
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
         flat = len(getattr(X, "shape", (0, 0))) == 2
         options["ensure_all_finite"] = "allow-nan" if tables and flat else True
-        _refuse_items(X)
         X = _without_masks(X)
         if is_frame(X) and not (tables or any_dtype):
             require_numbers(X)
@@ -76,7 +78,12 @@ def _checked_labels(y, n):
 
 
 def _finite(rows):
-    if isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and not np.isfinite(rows).all():
+    is_float = isinstance(rows, np.ndarray) and rows.dtype.kind == "f"
+    if isinstance(rows, torch.Tensor):
+        finite = bool(torch.isfinite(rows).all())
+    else:
+        finite = not is_float or bool(np.isfinite(rows).all())
+    if not finite:
         raise ValueError("X contains NaN or infinity; the network needs finite inputs.")
     return rows
 
@@ -135,15 +142,19 @@ def rows_of(X, rows):
     if is_dataset(X):
         return subset_of(X, rows)
     if has_parts(X):
+        taken = mapped(lambda part: rows_of(part, rows), X)
         try:
-            return type(X)(**take(X, rows)) if isinstance(X, dict) else take(X, rows)
+            return type(X)(**taken) if isinstance(X, dict) else taken
         except TypeError:
-            return take(X, rows)
+            return taken
     if issparse(X):
         return X.tocsr()[rows]
     if isinstance(X, torch.Tensor):
         return X[torch.from_numpy(rows).to(X.device)]
-    return _safe_indexing(X if hasattr(X, "__getitem__") else np.asarray(X), rows)
+    try:
+        return _safe_indexing(X if hasattr(X, "__getitem__") else np.asarray(X), rows)
+    except TypeError:  # an index of pandas, for one
+        return np.asarray(X)[rows]
 
 
 def like(form, labels):

@@ -1,5 +1,7 @@
 """Inputs of any kind as dense rows."""
 
+from datetime import date
+
 import numpy as np
 import torch
 from scipy.sparse import issparse
@@ -91,7 +93,17 @@ def _numbers_of(frame):
 def series_of(X):
     """Columns of a frame as series of pandas."""
     X = X if hasattr(X, "iloc") else X.to_pandas()
-    return [X] if X.ndim == 1 else [X.iloc[:, k] for k in range(X.shape[1])]
+    columns = [X] if X.ndim == 1 else [X.iloc[:, k] for k in range(X.shape[1])]
+    return [_with_dates(column) for column in columns]
+
+
+def _with_dates(column):
+    """Days of arrow, and objects that are dates, as what numpy calls dates."""
+    values = column.dropna()
+    days = str(column.dtype).startswith("date") or (
+        column.dtype == object and len(values) and all(isinstance(v, date) for v in values)
+    )
+    return column.astype("datetime64[s]") if days else column
 
 
 def require_numbers(frame):

@@ -15,7 +15,7 @@ def is_table(X):
     """Whether X has columns that are no numbers, or gaps: a frame, or rows of mixed kinds."""
     if is_frame(X):
         return any(_kind(c) not in "biuf" or c.isna().any() for c in series_of(X))
-    X = np.asarray(X) if isinstance(X, list) else X
+    X = np.asarray(X, dtype=object) if isinstance(X, list) else X
     if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "OU":
         return False
     known = str, int, float, np.generic, type(None)
@@ -30,7 +30,7 @@ def columns_of_table(X):
     """
     if is_frame(X):
         return [_of_series(column) for column in series_of(X)]
-    return [_of_objects(np.asarray(column, dtype=object)) for column in np.asarray(X).T]
+    return [_of_objects(column) for column in np.asarray(X, dtype=object).T]
 
 
 def _kind(column):
@@ -42,7 +42,7 @@ def _of_series(column):
     kind = _kind(column)
     if kind in "mM":
         origin = np.timedelta64(0, "D") if kind == "m" else np.datetime64(0, "D")
-        values = column.to_numpy(dtype=f"{kind}8[ns]")
+        values = column.to_numpy(dtype=f"{kind}8[s]")  # finer units end in the year 2262
         return (values - origin) / np.timedelta64(1, "D")
     if kind in "biuf":
         return column.to_numpy(dtype=float, na_value=np.nan)

@@ -60,7 +60,7 @@ def default_net(X, n_classes):
         module__input_shape=X.shape[1:],
         module__n_logits=n_classes,
         module__location=location,
-        module__scale=np.where(scale > 0, scale, 1.0),
+        module__scale=np.where(scale > 1e-10 * np.abs(location), scale, 1.0),
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         lr=0.01,

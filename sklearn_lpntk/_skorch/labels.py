@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNetBinaryClassifier
 
 from .._runtime.turns import in_turn
-from .nets import n_columns, unfrozen
+from .nets import modes_kept, n_columns, unfrozen
 
 
 def checked_classes(y):
@@ -76,7 +76,7 @@ class ColumnEncoder:
     def predict(self, net, X):
         """The labels that the fitted net predicts, among ``classes``."""
         if isinstance(net, NeuralNetBinaryClassifier):  # it has a threshold of its own
-            with in_turn(net.module_):
+            with in_turn(net.module_), modes_kept(net.module_):
                 found = net.predict(X)
             position = np.searchsorted(self.columns, found.astype(np.int64))
             return self.classes[np.minimum(position, len(self.classes) - 1)]
@@ -84,7 +84,8 @@ class ColumnEncoder:
 
     def probabilities(self, net, X):
         """Probabilities by the fitted net, in the order of ``classes``, conditioned on them."""
-        with in_turn(net.module_):  # data loaders draw a seed
+        # data loaders draw a seed, and skorch sets the mode
+        with in_turn(net.module_), modes_kept(net.module_):
             proba = net.predict_proba(X)
         proba = proba[:, None] if proba.ndim == 1 else proba
         if (proba < 0).any() or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import (
@@ -24,10 +24,11 @@ from .._engine.inputs import checked_forward, logits_in, mapped, to_batch
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
 from .._runtime.cache import cached
+from .._runtime.fingerprint import fingerprint
 from .._runtime.progress import is_heard, report
 from .._runtime.turns import exclusive, seeded
+from .._runtime.values import state_of
 from .._samples.datasets import Labelled, is_dataset, opened
-from .._samples.digest import data_digest
 from .._samples.given import rows_of
 from .._samples.inputs import as_inputs
 
@@ -111,10 +112,11 @@ def _in_pairs(net, dataset):
 
 def _as_input(X, dtype):
     if isinstance(X, torch.Tensor):
-        return X.detach().to(getattr(torch, dtype) if X.is_floating_point() else torch.int64)
-    dtype = dtype if X.dtype.kind == "f" else np.int64
+        other = torch.bool if X.dtype == torch.bool else torch.int64
+        return X.detach().to(getattr(torch, dtype) if X.is_floating_point() else other)
+    dtype = {"f": dtype, "b": bool}.get(X.dtype.kind, np.int64)
     if issparse(X):
-        return X.tocsr().astype(dtype)
+        return csr_matrix(X).astype(dtype)  # skorch reads no sparse arrays
     return np.require(np.asarray(X).astype(dtype, copy=False), requirements="W")
 
 
@@ -135,13 +137,16 @@ def trained(net, X, columns, seed, memory):
 
 def value_of(X):
     """What a cache knows X by: of a data set what its items are, whatever they are read from."""
-    return data_digest(as_inputs(X)) if is_dataset(X) else X
+    if not is_dataset(X):
+        return X
+    dataset = opened(X, "X")[0]
+    return [fingerprint(dataset[i]) for i in range(len(dataset))]
 
 
 def _key_of(net):
     """What training a net depends on, by name: each parameter for itself."""
     parameters = net.get_params(deep=False)
-    own = {"net": (type(net), getattr(net, "module_", None))}
+    own = {"net": (type(net), getattr(net, "module_", None), state_of(net))}
     # skorch lists what it notes down for itself, too
     return own | {f"net.{k}": v for k, v in parameters.items() if not k.startswith("_")}
 
@@ -183,7 +188,8 @@ def _epochs_reported(net):
     try:
         yield
     finally:
-        net.callbacks_.remove(callback)
+        if callback in net.callbacks_:  # a callback of the user's may have made them anew
+            net.callbacks_.remove(callback)
 
 
 class _Epochs(Callback):
@@ -195,7 +201,9 @@ def _training_data(net, X, columns, rows):
     """Rows of X, and their target, as a net is fitted to them."""
     target = net_target(net, columns)
     if is_dataset(X):
-        return Labelled(opened(X, "X")[0], rows, target[rows]), target[rows]
+        whole = net.get_params(deep=False).get("iterator_train__collate_fn") is not None
+        data = Labelled(opened(X, "X")[0], rows, target[rows], whole=whole)
+        return data, target[rows]
     return net_input(net, rows_of(X, rows)), target[rows]
 
 
@@ -247,6 +255,17 @@ def _several_apart(module, args):
 def _logits_alone(module, args, out):
     """What skorch takes, a tensor, of whatever a module returns."""
     return logits_in(out)
+
+
+@contextmanager
+def modes_kept(module):
+    """The modes of a module and its parts come back."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def with_steps_of(net, X, columns, rows):

@@ -6,9 +6,7 @@ refused by the name of what does it.
 """
 
 import copy
-from collections import OrderedDict
 
-import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -16,10 +14,11 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetRegressor
 from skorch.dataset import Dataset as ArrayDataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from .._engine.inputs import checked_forward, logits_in, n_rows, take, to_batch
+from .._engine.inputs import checked_forward, logits_in, mapped, n_rows, to_batch
 from .._engine.session import borrowed
+from .._runtime.turns import INFERRING, ORIGINAL
 from .._samples.datasets import Items, is_dataset, opened
 from .._samples.inputs import as_inputs, has_parts
 from .nets import is_skorch_net, require_logits, unfrozen, unwrapped
@@ -27,6 +26,7 @@ from .nets import is_skorch_net, require_logits, unfrozen, unwrapped
 # what a skorch net may have of its own between X and the logits
 READING = "get_dataset", "get_iterator"
 CALLING = "infer", "evaluation_step", "forward_iter", "forward"
+CPU = torch.device("cpu")
 ROWS = 8  # samples by which the net's own logits are compared with ours
 
 
@@ -58,7 +58,9 @@ class Network:
             )
         module = unwrapped(self._net.module_)
         own = _is_own(self._net, "infer")
-        self.module = inferring(self._net, copy.copy(module)) if own else module
+        if own:
+            _require_one_module(self._net)
+        self.module = inferring(self._net, module) if own else module
         self._is_proved = not any(_is_own(self._net, name) for name in CALLING)
 
     def inputs(self, X, name="X"):
@@ -76,7 +78,9 @@ class Network:
     def _require_same_logits(self, X, inputs):
         """Refuse a net that computes something else than its module on these inputs."""
         net, like = self._net, next(p for p in self.module.parameters() if p.is_floating_point())
-        few = take(X, slice(0, ROWS)) if isinstance(X, (np.ndarray, torch.Tensor)) else X
+        few = X
+        if not (is_dataset(X) or reads_for_itself(net)):  # as skorch takes it
+            few = mapped(torch.Tensor.cpu, to_batch(inputs, slice(0, ROWS), like.dtype, CPU))
         with borrowed(unwrapped(net.module_)), borrowed(self.module):
             theirs, again = (
                 logits_in(next(iter(net.forward_iter(few))))[:ROWS].detach() for _ in range(2)
@@ -120,7 +124,10 @@ def as_read(net, X, name="X"):
     if not (is_dataset(X) or reads_for_itself(net)):
         X = as_inputs(X, name)
         return list(X) if isinstance(X, tuple) else X  # skorch passes several as one list
-    data = net.get_dataset(opened(X, name)[0] if is_dataset(X) else X)
+    if is_dataset(X):
+        X, collate = opened(X, name)
+        require_same_collate(net, collate, name)
+    data = net.get_dataset(X)
     loader = net.get_iterator(data, training=False)
     n = len(data) if is_dataset(X) else n_rows(X if has_parts(X) else {"X": X})
     if not isinstance(loader, DataLoader) or len(data) != n:
@@ -139,6 +146,17 @@ def as_read(net, X, name="X"):
     return list(inputs) if isinstance(inputs, tuple) else inputs
 
 
+def require_same_collate(net, collate, name="X"):
+    """Refuse a loader that collates in another way than the net would."""
+    own = net.get_params(deep=False).get("iterator_valid__collate_fn")
+    if collate is not default_collate and collate is not own:
+        raise ValueError(
+            f"{name} is a DataLoader with a collate_fn of its own, which {type(net).__name__} does "
+            "not use: set iterator_train__collate_fn and iterator_valid__collate_fn of the net, or "
+            "pass its module."
+        )
+
+
 def reads_for_itself(net):
     """Whether a skorch net makes more of arrays than skorch's own data set and loader do."""
     collate = net.get_params(deep=False).get("iterator_valid__collate_fn")
@@ -148,7 +166,17 @@ def reads_for_itself(net):
 
 def _is_own(net, name):
     """Whether a method is the user's, not skorch's."""
-    return not (getattr(net, name).__module__ or "").startswith("skorch")
+    return (getattr(net, name).__module__ or "").split(".")[0] != "skorch"
+
+
+def _require_one_module(net):
+    """Refuse a net whose infer may use parameters that are not its module's."""
+    others = [name for name in getattr(net, "_modules", []) if name != "module"]
+    if others:
+        raise ValueError(
+            f"{type(net).__name__} has an infer of its own, and besides its module {others}, whose "
+            "parameters the kernel would lack: make them parts of the module."
+        )
 
 
 # -- a net's own infer ----------------------------------------------------------------------
@@ -161,11 +189,11 @@ def inferring(net, module):
     """
     view, inner = copy.copy(module), copy.copy(module)
     inner.training = False
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-        vars(view)[hooks] = OrderedDict()  # they run inside
+    for hooks in [name for name in vars(view) if "_hooks" in name]:
+        vars(view)[hooks] = type(vars(view)[hooks])()  # they run inside
     with_inner = object.__new__(type(net))
     vars(with_inner).update(vars(net), module_=inner)
-    vars(view).update(_inner=module, _net=with_inner)
+    vars(view).update({ORIGINAL: vars(module).get(ORIGINAL, module), INFERRING: with_inner})
     view.__class__ = type("Inferring", (_Inferring, type(module)), {})
     return view
 
@@ -174,10 +202,10 @@ class _Inferring:
     """What stands in front of the module's class. Copies and pickles are made anew."""
 
     def forward(self, *args, **kwargs):
-        return self._net.infer(kwargs or (list(args) if len(args) > 1 else args[0]))
+        return vars(self)[INFERRING].infer(kwargs or (list(args) if len(args) > 1 else args[0]))
 
     def __deepcopy__(self, memo):
-        return inferring(self._net, copy.deepcopy(vars(self)["_inner"], memo))
+        return inferring(vars(self)[INFERRING], copy.deepcopy(vars(self)[ORIGINAL], memo))
 
     def __reduce__(self):
-        return inferring, (self._net, vars(self)["_inner"])
+        return inferring, (vars(self)[INFERRING], vars(self)[ORIGINAL])

@@ -2,19 +2,23 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils import assert_all_finite
 from torch import nn
 from torch.utils.data import DataLoader
 
 from .._engine.inputs import is_many
-from .._samples.datasets import is_dataset
+from .._samples.datasets import is_dataset, opened
 from .._samples.inputs import as_inputs
 from .._samples.preparation import preparation_of
+from .._samples.tables import is_frame
 from .default_net import default_net
 from .nets import as_trained, is_skorch_net, unfrozen
+from .networks import require_same_collate
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,28 @@ class Scorer:
 
 
 def prepared(steps, X):
-    """X as a net takes it."""
-    return X if steps is None else _as_array(steps.transform(X))
+    """X as a net takes it, whose training needed steps or none."""
+    if steps is not None:
+        return _as_array(steps.transform(X))
+    if is_frame(X):  # what was numbers in fit must be so now
+        X = as_inputs(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+        assert_all_finite(X, input_name="X")
+    return X
 
 
 def takes_tables(net):
     """Whether a scoring net gets numbers made of any table: our own, or one behind a Pipeline."""
     return net is None or isinstance(unfrozen(net), Pipeline)
+
+
+def as_scored(estimator, X):
+    """X as the scoring net of a fitted estimator took it; as it is for a network itself."""
+    for name in ("_scoring_steps", "_steps"):
+        steps = getattr(estimator, name, None)
+        if hasattr(estimator, "net_") and steps is not None:
+            return prepared(steps, X)
+    return X
 
 
 def ends_in_skorch(estimator):
@@ -61,9 +80,13 @@ def scorer_of(net, X, y, n_classes, seed):
     net : skorch classifier, FrozenEstimator, Pipeline, nn.Module or None
     X, y : as `given` returns them
     """
-    X, loader = (X.dataset, X) if isinstance(X, DataLoader) else (X, X)
+    loader = X
     if net is None:
         return _default(X, n_classes, seed)
+    if isinstance(X, DataLoader):
+        X, collate = opened(X, "X")
+        if is_skorch_net(net):
+            require_same_collate(unfrozen(net), collate)
     steps = None
     if isinstance(unfrozen(net), Pipeline):
         net, steps, X = _opened(net, X, y)

@@ -20,13 +20,20 @@ from ._gram import Factor, checked_gram, checked_labels, gram_of, warn
 from ._harm import wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import error_of, warn_of_single
-from ._standardize import chosen
+from ._standardize import chosen, standardized
 
 RIDGES = {"loo": 0.01, "gradient": 0.3}
 HARMFUL = 0.5  # share of wrong flips
 LOW_AGREEMENT = 0.6  # of given labels with predictions, and of labels that stay
 FEWEST = 10  # of which a share can be estimated
 NO_MATTER = 0.01  # share of all labels that may be changed wrongly without a warning
+
+
+def _encoded(X):
+    """X as one array of numbers, tables and sparse matrices encoded."""
+    X = X if is_table(X) or issparse(X) else as_one_array(X)
+    steps = preparation_of(X, 0)
+    return X if steps is None else steps.fit_transform(X)
 
 
 def _inverse(kernel, X, ridge):
@@ -260,15 +267,20 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
 
     def _scaled(self, X, columns, ridge):
         """X as the infinite-width kernel takes it, its columns standardised where that is due."""
-        X = X if is_table(X) or issparse(X) else as_one_array(X)
-        steps = preparation_of(X, 0)
-        X = X if steps is None else steps.fit_transform(X)
+        X = _encoded(X)
         self.standardized_ = False
         if X.ndim == 2:
             kernel = InfiniteWidthNTK() if self.kernel is None else self.kernel
             K = len(self.classes_)
             X, self.standardized_ = chosen(kernel, X, columns, K, ridge, self.standardize)
         return X
+
+    def _as_compared(self, X):
+        """The samples of `fit`, as the kernel got them."""
+        if not self._is_ours:
+            return X
+        X = _encoded(X)
+        return standardized(X) if self.standardized_ else X
 
     def _flip(self, labelling, given, form):
         """Repair and store what was found; the first margin of each label that was changed."""

@@ -11,8 +11,9 @@ TRIED = 2000  # rows by which it is decided
 def standardized(X):
     """Columns with mean 0 and variance 1; constant ones 0."""
     X = np.asarray(X, dtype=np.float64)
-    deviation = X.std(axis=0)
-    return (X - X.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    mean, deviation = X.mean(axis=0), X.std(axis=0)
+    constant = deviation <= 1e-10 * np.abs(mean)  # but for rounding
+    return (X - mean) / np.where(constant | (deviation == 0), 1.0, deviation)
 
 
 def chosen(kernel, X, columns, n_classes, ridge, standardize):

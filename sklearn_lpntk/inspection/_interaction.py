@@ -83,6 +83,7 @@ class LabelInteractionDisplay:
         if not callable(estimator):
             check_is_fitted(estimator)
             kernel = InfiniteWidthNTK() if estimator.kernel is None else estimator.kernel
+            X = estimator._as_compared(X)
         H = X if isinstance(kernel, str) else kernel(X)
         Z, classes = label_interaction_matrix(H, y, ridge=ridge)
         return cls.from_predictions(Z, classes, ax=ax, **imshow_kw)

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._samples.given import n_samples_of
+from .._skorch.scoring import as_scored
 from ..kernels import empirical_ntk
 from ._drawing import draw_table, grid_for, samples_at, vector
 
@@ -275,7 +276,8 @@ def _redundant(estimator, X, y, n_pairs):
 
 
 def _contradictory(estimator, X, y, n_pairs, **options):
-    operator = empirical_ntk(getattr(estimator, "net_", estimator), X, y, **options)
+    net, X = getattr(estimator, "net_", estimator), as_scored(estimator, X)
+    operator = empirical_ntk(net, X, y, **options)
     norms = np.sqrt(np.maximum(operator.diag().astype(np.float64), np.finfo(np.float32).tiny))
     n = len(norms)
     if n < 2:

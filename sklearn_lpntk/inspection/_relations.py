@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._samples.given import rows_of
+from .._skorch.scoring import as_scored
 from ..kernels import empirical_ntk
 from ._drawing import BLUE, GREY, VERMILION, class_ticks, grid_for, legend_below, vector
 
@@ -98,7 +99,7 @@ class RelationsDisplay:
             chosen = check_random_state(random_state).choice(rows, max_samples, replace=False)
             rows = np.sort(chosen)
         labels = None if labels is None else vector(labels, "labels", len(y))[rows]
-        X = rows_of(X, rows)
+        X = as_scored(estimator, rows_of(X, rows))
         net = getattr(estimator, "net_", estimator)
         own = {"kernel": kernel, "memory": memory, "verbose": verbose}
         K = empirical_ntk(net, X, y[rows], **own).toarray()

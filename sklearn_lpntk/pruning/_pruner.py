@@ -14,6 +14,7 @@ from sklearn.base import (
     clone,
     is_regressor,
 )
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
@@ -312,11 +313,6 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """
         fit_params = self._routed("fit", fit_params)
         self._check_parameters()
-        if isinstance(self.estimator, nn.Module):
-            raise TypeError(
-                "estimator is a module, which can't be fitted: pass it as net=, where it scores "
-                "the samples, or wrap it in a skorch classifier."
-            )
         if self.estimator is None and isinstance(self.net, nn.Module):
             raise TypeError(
                 "estimator=None retrains the scoring net, but net is a plain module, and nothing "
@@ -411,6 +407,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         return self.estimator if self.net is None and own else self.net
 
     @property
+    def _is_prepared(self):
+        """Whether the steps of a Pipeline see X as it is, and no net does."""
+        own = is_skorch_net(self.estimator)
+        return isinstance(unfrozen(self._scoring_net), Pipeline) and not own
+
+    @property
     def _takes_tables(self):
         """Whether X may have columns that are no numbers: no net gets it as it is."""
         return takes_tables(self._scoring_net) and not is_skorch_net(self.estimator)
@@ -420,7 +422,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         self._row_names = index_of(X, y)
         strategy = STRATEGIES[self.strategy]
         retrains = self.estimator is None or is_skorch_net(self.estimator)
-        raw = not (strategy.needs_numbers or retrains)
+        raw = not (strategy.needs_numbers or retrains) or self._is_prepared
         X, y = given(self, X, y, tables=self._takes_tables, raw=raw)
         checked_classes(y)
         if isinstance(self.n_clusters, Integral) and strategy.clusters:
@@ -490,6 +492,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     def _store(self, found):
         ordering = found.ordering
         self.classes_ = found.classes
+        self._scoring_steps = None if found.scorer is None else found.scorer.steps
         self.support_ = found.kept
         self.sample_indices_ = np.flatnonzero(found.kept)
         self.pruned_indices_ = np.flatnonzero(~found.kept)
@@ -506,6 +509,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         ):
             if value is not None:
                 setattr(self, name, value)
+            elif name in vars(self):
+                delattr(self, name)
 
     # -- the final estimator --------------------------------------------------------------
 
@@ -604,7 +609,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     def _net_input(self, X):
         """X for a net, checked; any other final estimator checks for itself."""
-        X, _ = given(self, X, reset=False, tables=self._takes_tables)
+        own = {"tables": self._takes_tables, "raw": self._is_prepared}
+        X, _ = given(self, X, reset=False, **own)
         return net_input(self.estimator_, prepared(self._steps, X))
 
     # -- queries --------------------------------------------------------------------------

@@ -36,6 +36,7 @@ ALLOWED = {
     "inspection": {
         "_runtime.progress",
         "_samples",
+        "_skorch.scoring",
         "cluster",
         "dynamics",
         "infinite",
@@ -63,7 +64,7 @@ INSIDE = {
     "_runtime": {
         "locks": {"files"},
         "names": {"libraries"},
-        "values": {"libraries"},
+        "values": {"libraries", "turns"},
         "code": {"libraries", "names", "values"},
         "fingerprint": {"code", "turns", "values"},
         "entries": {"files"},
@@ -82,7 +83,7 @@ INSIDE = {
     "_skorch": {
         "labels": {"nets"},
         "networks": {"nets"},
-        "scoring": {"default_net", "nets"},
+        "scoring": {"default_net", "nets", "networks"},
     },
 }
 GROUND = {"exceptions", "_version"}
