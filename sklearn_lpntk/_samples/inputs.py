@@ -1,6 +1,6 @@
 """Inputs of any kind as dense rows."""
 
-from datetime import date
+from datetime import UTC, date
 
 import numpy as np
 import torch
@@ -99,11 +99,20 @@ def series_of(X):
 
 def _with_dates(column):
     """Days of arrow, and objects that are dates, as what numpy calls dates."""
-    values = column.dropna()
-    days = str(column.dtype).startswith("date") or (
-        column.dtype == object and len(values) and all(isinstance(v, date) for v in values)
-    )
-    return column.astype("datetime64[s]") if days else column
+    if column.dtype != object and not str(column.dtype).startswith("date"):
+        return column
+    missing, objects = column.isna(), column.astype(object)
+    if missing.all() or not all(isinstance(v, date) for v in objects[~missing]):
+        return column
+    values = [None if m else _as_utc(v) for v, m in zip(objects, missing)]
+    # not by pandas, whose dates may end in the year 2262
+    return type(column)(np.array(values, dtype="M8[s]"), index=column.index, name=column.name)
+
+
+def _as_utc(value):
+    if getattr(value, "tzinfo", None) is None:
+        return value
+    return value.astimezone(UTC).replace(tzinfo=None)
 
 
 def require_numbers(frame):
