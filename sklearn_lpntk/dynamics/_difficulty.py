@@ -112,12 +112,7 @@ def difficulty_correlation(
     names = select_parameters(module, None)
     require_learning_rate(learning_rate)
     require_integer("n_epochs", n_epochs)
-    X = network.inputs(X)
-    if is_many(X):
-        raise ValueError(
-            "X must be one array of samples: networks with several inputs can't be trained on many "
-            "subsets at once. Wrap it in a module that takes them side by side in one array."
-        )
+    X = _one_array(network.inputs(X))
     y = columns_of(X, y)
     if len(y) < 2:
         raise ValueError("A correlation needs two samples or more; got one.")
@@ -139,6 +134,15 @@ def difficulty_correlation(
         subset_difficulty=np.array(parts),
         subset_sizes=np.array(sizes),
     )
+
+
+def _one_array(X):
+    if is_many(X):
+        raise ValueError(
+            "X must be one array of samples: networks with several inputs can't be trained on many "
+            "subsets at once. Wrap it in a module that takes them side by side in one array."
+        )
+    return X
 
 
 def _in_subsets(module, names, X, y, options, order, size):

@@ -118,16 +118,11 @@ class PruningCurveDisplay:
         search = GridSearchCV(estimator, grid, cv=cv, scoring=counted, n_jobs=n_jobs, refit=False)
         with shown("[PruningCurveDisplay] cross-validate", verbose=verbose):
             search.fit(X, y)
-        results = search.cv_results_
-        splits = [results[f"split{k}_test_score"] for k in range(search.n_splits_)]
-        by_candidate = np.stack(splits, axis=1)
-        keys = [(p[strategy], p[fraction]) for p in results["params"]]
-        rows = dict(zip(keys[1:], by_candidate[1:], strict=True))
-        scores = {s: np.array([rows[s, f] for f in sorted(fractions)]) for s in strategies}
+        full_scores, rows = _scores_of(search, strategy, fraction)
         return cls.from_predictions(
             sorted(fractions),
-            scores,
-            full_scores=by_candidate[0],
+            {s: np.array([rows[s, f] for f in sorted(fractions)]) for s in strategies},
+            full_scores=full_scores,
             score_name="accuracy" if scoring is None else str(scoring),
             ax=ax,
             band=band,
@@ -225,6 +220,15 @@ class PruningCurveDisplay:
         legend_beside(ax, title="dashed: controls")
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _scores_of(search, strategy, fraction):
+    """Scores without pruning, and those of each strategy and fraction: one a split."""
+    results = search.cv_results_
+    splits = [results[f"split{k}_test_score"] for k in range(search.n_splits_)]
+    full_scores, *others = np.stack(splits, axis=1)
+    keys = [(p[strategy], p[fraction]) for p in results["params"][1:]]
+    return full_scores, dict(zip(keys, others, strict=True))
 
 
 class _Counted:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from skorch.helper import SliceDict
@@ -11,9 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import BatchEncoding
 
-from sklearn_lpntk import LpNTKTransformer, RedundancyPruner
-from sklearn_lpntk.dynamics import predict_forgetting, predict_update, train_test_similarity
-from sklearn_lpntk.kernels import entk_kernel, lpntk_kernel
+from sklearn_lpntk import RedundancyPruner
+from sklearn_lpntk.kernels import lpntk_kernel
+from tests.samples.test_doors import WITH_NET
 
 N = 24
 rng = np.random.default_rng(0)
@@ -90,31 +89,8 @@ def wanted(kind):
     return Listed if kind.startswith("tuple") else Two
 
 
-FUNCTIONS = {
-    "lpntk_kernel": lpntk_kernel,
-    "entk_kernel": lambda net, X, y: entk_kernel(net, X),
-    "predict_update": lambda net, X, y: (
-        predict_update(net, X, y, X, learning_rate=0.1).delta_logits
-    ),
-    "predict_forgetting": lambda net, X, y: (
-        predict_forgetting(net, X, y, learning_rate=0.1, n_iterations=5, random_state=0).margins
-    ),
-    "train_test_similarity": lambda net, X, y: (
-        train_test_similarity(net, X, y, X, y).lpntk.helpful_values
-    ),
-    "transformer": lambda net, X, y: LpNTKTransformer(
-        net if isinstance(net, nn.Module) else FrozenEstimator(net), output="kernel"
-    ).fit_transform(X, y),
-    "pruner": lambda net, X, y: _order(
-        net if isinstance(net, nn.Module) else FrozenEstimator(net), X, y
-    ),
-}
-
-
-def _order(net, X, y):
-    pruner = RedundancyPruner(net=net, random_state=0, prune_fraction=0.4)
-    pruner.fit_resample(X, y)
-    return pruner.prune_order_
+ONE_ARRAY = {"difficulty_correlation", "DifficultyDisplay"}  # they refuse several inputs
+FUNCTIONS = {name: find for name, find in WITH_NET.items() if name not in ONE_ARRAY}
 
 
 @pytest.mark.parametrize("kind", KINDS)
