@@ -186,6 +186,13 @@ class Labelled(Dataset):
         return (item[0] if isinstance(item, (tuple, list)) else item), self.labels[i]
 
 
+def loaded(X, dataset):
+    """Another data set under the collate_fn of a loader; as it is where X is none."""
+    if not isinstance(X, DataLoader):
+        return dataset
+    return DataLoader(dataset, batch_size=X.batch_size, collate_fn=X.collate_fn)
+
+
 def subset_of(X, rows):
     """Some items of a data set, as one."""
     if is_slices(X):

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .._samples.datasets import loaded
 from .._samples.given import rows_of
 from .._skorch.scoring import as_scored
 from ..kernels import empirical_ntk
@@ -99,7 +100,7 @@ class RelationsDisplay:
             chosen = check_random_state(random_state).choice(rows, max_samples, replace=False)
             rows = np.sort(chosen)
         labels = None if labels is None else vector(labels, "labels", len(y))[rows]
-        X = as_scored(estimator, rows_of(X, rows))
+        X = as_scored(estimator, loaded(X, rows_of(X, rows)))
         net = getattr(estimator, "net_", estimator)
         own = {"kernel": kernel, "memory": memory, "verbose": verbose}
         K = empirical_ntk(net, X, y[rows], **own).toarray()

@@ -133,6 +133,9 @@ def doubled(items):
 def test_a_loader_that_collates_in_its_own_way():
     loader = DataLoader(Data(), collate_fn=doubled)
     np.testing.assert_allclose(lpntk_kernel(module(), loader), lpntk_kernel(module(), 2 * X, y))
+    found = RelationsDisplay.from_estimator(module(), loader, y, max_samples=20, random_state=0)
+    again = RelationsDisplay.from_estimator(module(), 2 * X, y, max_samples=20, random_state=0)
+    np.testing.assert_allclose(found.cosines, again.cosines, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="set iterator_train__collate_fn"):
         lpntk_kernel(net().initialize(), loader)
     with pytest.raises(ValueError, match="set iterator_train__collate_fn"):

@@ -1,5 +1,6 @@
 """Networks with several inputs, in every form that people have them: as one array split inside."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,12 @@ def skorch_net(module, **options):
 def wanted(kind):
     """The module as a skorch net calls it with this kind of X."""
     return Listed if kind.startswith("tuple") else Two
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    yield
+    plt.close("all")
 
 
 ONE_ARRAY = {"difficulty_correlation", "DifficultyDisplay"}  # they refuse several inputs
