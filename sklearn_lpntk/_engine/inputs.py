@@ -87,6 +87,8 @@ def take(X, rows):
     if is_many(X):
         return mapped(lambda part: take(part, rows), X)
     if is_lazy(X) and not isinstance(rows, slice):
+        if hasattr(X, "take_rows"):
+            return X.take_rows(np.asarray(rows))
         return _take_by_slices(X, np.asarray(rows))
     return X[rows]
 

@@ -147,7 +147,14 @@ class Rows:
         return len(self.items)
 
     def __getitem__(self, rows):
-        inputs, _ = self.items.batch(range(len(self))[rows])
+        return self._part(range(len(self))[rows])
+
+    def take_rows(self, rows):
+        """Some rows, in one batch: a collate_fn may pad them to one length."""
+        return self._part(tuple(rows.tolist()))
+
+    def _part(self, rows):
+        inputs, _ = self.items.batch(rows)
         return as_array(parts_of(inputs)[self._key])
 
 

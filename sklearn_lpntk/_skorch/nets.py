@@ -80,7 +80,7 @@ def n_columns(net, X):
     """Number of classes that a net still to be trained can tell; None if training shapes it."""
     trial = _cloned(net)
     try:
-        with _seeded(net, 0), torch.no_grad():
+        with seeded_for(net, 0), torch.no_grad():
             trial.initialize()
             few = rows_of(X, range(2))
             out = logits_in(next(iter(trial.forward_iter(net_input(trial, few)))))
@@ -165,7 +165,7 @@ def fit_net(net, X, columns, seed, *, rows=None, from_scratch=False, **fit_param
         Draw new weights for a module that is an instance, too.
     """
     net, rows = _cloned(net), np.arange(len(columns)) if rows is None else rows
-    with _seeded(net, seed), _interrupts_raised():
+    with seeded_for(net, seed), _interrupts_raised():
         _initialize(net, from_scratch)
         inputs, target = _training_data(net, X, columns, rows)
         try:
@@ -281,7 +281,7 @@ def with_steps_of(net, X, columns, rows):
 def _batches_of(net, X, columns, rows):
     """Batches in an epoch of training."""
     net = _cloned(net)
-    with _seeded(net, 0):
+    with seeded_for(net, 0):
         _initialize(net, False)
         data, _ = net.get_split_datasets(*_training_data(net, X, columns, rows))
         batches = net.get_iterator(data, training=True)
@@ -316,7 +316,7 @@ def _initialize(net, from_scratch):
     select_parameters(unwrapped(net.module_), None)  # some must be trainable
 
 
-def _seeded(net, seed):
+def seeded_for(net, seed):
     """The global generators, from which torch and skorch's splits draw, for a net's training."""
     cuda = str(net.device).startswith("cuda")
     return seeded(seed, [torch.device(net.device)] if cuda else [])

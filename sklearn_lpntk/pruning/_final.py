@@ -1,9 +1,17 @@
 """The final estimator on the kept rows, where it is a net that is trained here."""
 
+from contextlib import nullcontext
+
 from sklearn.frozen import FrozenEstimator
 
 from .._skorch.labels import ColumnEncoder
-from .._skorch.nets import fit_net, unfrozen, with_steps_of
+from .._skorch.nets import fit_net, seeded_for, unfrozen, with_steps_of
+from .._skorch.scoring import ends_in_skorch
+
+
+def seeded_at_the_end(final, seed):
+    """The global generators seeded for a Pipeline that ends in a skorch net."""
+    return seeded_for(unfrozen(final)[-1], seed) if ends_in_skorch(final) else nullcontext()
 
 
 def retrain(final, found, kept, budget, fit_params, *, own):

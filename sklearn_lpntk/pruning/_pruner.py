@@ -36,7 +36,7 @@ from .._skorch.labels import checked_classes
 from .._skorch.nets import is_skorch_net, net_input, unfrozen
 from .._skorch.scoring import ends_in_skorch, prepared, takes_tables
 from ..cluster._farthest_point import resolve_n_clusters
-from ._final import retrain
+from ._final import retrain, seeded_at_the_end
 from ._orders import STRATEGIES
 from ._scoring import score_samples
 from ._selection import kept_mask
@@ -525,7 +525,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             if not ends_in_skorch(final):
                 require_taking(final, X)
             y = found.y if y is None else y
-            return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
+            with seeded_at_the_end(final, found.net_seed):
+                return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
         own = self.estimator is not None
         self._steps = None if own else found.scorer.steps
         retrained, self._encoder = retrain(final, found, kept, self.budget, params, own=own)

@@ -324,3 +324,11 @@ def test_a_collator_of_dicts_trains(tmp_path):
     pruner = RedundancyPruner(net=own, memory=str(tmp_path), **options).fit(data)
     again = RedundancyPruner(net=own, **options).fit(data)
     np.testing.assert_array_equal(pruner.prune_order_, again.prune_order_)
+
+
+def test_a_pipeline_in_the_end_is_seeded():
+    model = make_pipeline(StandardScaler(), net(layers=None, lr=0.1))
+    model.steps[-1][1].set_params(module=nn.Linear, module__in_features=4, module__out_features=3)
+    pruner = RedundancyPruner(model, random_state=0, strategy="random")
+    first, again = (pruner.fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
