@@ -9,7 +9,6 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -20,9 +19,9 @@ from ._runtime.cache import warn_if_never_found
 from ._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from ._samples.given import given, n_samples_of
 from ._skorch.labels import ColumnEncoder, checked_classes
-from ._skorch.nets import net_input, trained, unfrozen
+from ._skorch.nets import net_input, trained
 from ._skorch.networks import Network, require_classifier
-from ._skorch.scoring import prepared, scorer_of, takes_tables
+from ._skorch.scoring import kinds_taken, prepared, scorer_of, takes_tables
 
 MAX_EXACT = 4096  # columns of phi that n_components="auto" writes out
 
@@ -191,7 +190,7 @@ class LpNTKTransformer(
         warn_if_never_found(self)
         with unfitted_on_error(self):
             progress = FitProgress(self, 2, X, y, verbose=self.verbose)
-            X, y = given(self, X, y, **self._kinds)
+            X, y = given(self, X, y, **kinds_taken(self.net))
             classes = checked_classes(y)
             entropy = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
             net_seed, sketch_seed = np.random.SeedSequence(int(entropy)).generate_state(2)
@@ -215,12 +214,6 @@ class LpNTKTransformer(
             self.n_components_ = self._n_columns(features)
             progress.end()
         return features
-
-    @property
-    def _kinds(self):
-        """What X may be: tables, or whatever the steps of a Pipeline take."""
-        raw = isinstance(unfrozen(self.net), Pipeline)
-        return {"tables": takes_tables(self.net), "raw": raw}
 
     def _sketch_size(self, extractor):
         """Size of the sketch, or None for exact features."""
@@ -256,7 +249,7 @@ class LpNTKTransformer(
             through the network that no training sample took.
         """
         check_is_fitted(self)
-        X, _ = given(self, X, reset=False, **self._kinds)
+        X, _ = given(self, X, reset=False, **kinds_taken(self.net))
         X = net_input(self.net_, prepared(self._steps, X))
         if y is None:
             y = self._encoder.predict(self.net_, X)

@@ -33,9 +33,14 @@ def unfitted_on_error(estimator):
 
 
 def _forget(estimator):
-    found = [n for n in vars(estimator) if n.endswith("_") or n == "_n_features_out"]
-    for name in found:
+    for name in [n for n in vars(estimator) if n.endswith("_") or _is_found_in_fit(n)]:
         delattr(estimator, name)
+
+
+def _is_found_in_fit(name):
+    """Whether a private attribute is ours: scikit-learn keeps settings and callbacks in others."""
+    own_of_sklearn = name.startswith(("_sk", "_metadata", "__")) or "callback" in name
+    return name.startswith("_") and not own_of_sklearn
 
 
 class FitProgress:

@@ -5,7 +5,7 @@ import torch
 
 from .._engine.inputs import n_rows
 from .datasets import labels_of
-from .labels import is_missing
+from .labels import require_no_gaps
 
 
 def columns_of(inputs, y, names=("X", "y")):
@@ -22,12 +22,7 @@ def columns_of(inputs, y, names=("X", "y")):
 def as_columns(y, n, names=("X", "y")):
     """Labels of n samples as an int64 array of logit columns."""
     y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
-    missing = np.flatnonzero(is_missing(y.ravel()))
-    if len(missing):
-        raise ValueError(
-            f"{names[1]} has missing labels in {len(missing)} rows, the first of them "
-            f"{missing[0]}: leave out these rows, or label them."
-        )
+    require_no_gaps(y.ravel(), names[1])
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.shape != (n,):

@@ -14,12 +14,7 @@ def require_classes(y, name="y"):
             f"sample. Pass one column of it, or {name}.argmax(axis=1) of one-hot rows."
         )
     values = y.ravel()
-    missing = np.flatnonzero(is_missing(values))
-    if len(missing):
-        raise ValueError(
-            f"{name} contains NaN, NaT or None in {len(missing)} rows, the first of them "
-            f"{missing[0]}: missing labels. Leave out these rows, or label them."
-        )
+    require_no_gaps(values, name)
     if values.dtype.kind == "f" and values.size and not np.isfinite(values).all():
         raise ValueError(f"Input {name} contains infinity. Pass labels of classes.")
     if values.dtype.kind == "O" and len({isinstance(label, str) for label in values}) == 2:
@@ -30,6 +25,16 @@ def require_classes(y, name="y"):
             f"Unknown label type: continuous. {name} holds numbers such as {values[0]!r}, a "
             "regression target, and samples are compared by class: pass classes, for example by "
             "sklearn.preprocessing.KBinsDiscretizer."
+        )
+
+
+def require_no_gaps(values, name):
+    """Refuse missing labels, whatever stands for them."""
+    missing = np.flatnonzero(is_missing(values))
+    if len(missing):
+        raise ValueError(
+            f"{name} contains NaN, NaT or None in {len(missing)} rows, the first of them "
+            f"{missing[0]}: missing labels. Leave out these rows, or label them."
         )
 
 

@@ -57,6 +57,11 @@ def takes_tables(net):
     return net is None or isinstance(unfrozen(net), Pipeline)
 
 
+def kinds_taken(net):
+    """What `given` may take for a scoring net: tables, or whatever the steps of a Pipeline do."""
+    return {"tables": takes_tables(net), "raw": isinstance(unfrozen(net), Pipeline)}
+
+
 def as_scored(estimator, X):
     """X as the scoring net of a fitted estimator took it; as it is for a network itself."""
     for name in ("_scoring_steps", "_steps"):

@@ -10,6 +10,7 @@ from .._engine.autograd import Substituted
 from .._engine.directional import weighted_gradient
 from .._engine.inputs import checked_forward, forward
 from .._engine.parameters import TOLERANCE
+from .._runtime.progress import counted
 
 # parameters of the copies in one stack: about as much as caches hold, or all that a GPU likes
 STACK_NUMBERS = {"cpu": 2**22}
@@ -42,7 +43,8 @@ def summed_losses(module, names, X, y, *, n_epochs, learning_rate):
     numbers = STACK_NUMBERS.get(X.device.type, STACK_NUMBERS_ELSEWHERE)
     size = max(1, numbers // sum(p.numel() for p in parameters.values()))
     starts = range(0, len(X), size)
-    return torch.cat([train(X[start : start + size], y[start : start + size]) for start in starts])
+    parts = (train(X[start : start + size], y[start : start + size]) for start in starts)
+    return torch.cat(list(counted(parts, len(starts), "stacks of networks")))
 
 
 class _Training:

@@ -1,9 +1,11 @@
 """The loop that flips labels, one exact rank-one update at a time."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ._gram import one_hot
-from ._labels import gradient_of, interactions
+from ._labels import error_of, gradient_of, interactions
 
 
 class Labelling:
@@ -118,3 +120,39 @@ def _candidates(labelling, is_open, method, beta, min_margin, n):
     rows = np.flatnonzero(is_open)
     rows = rows[np.argsort(-gains[rows], kind="stable")[:n]]
     return [(i, others[i].argmax(), margins[i]) for i in rows]
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What became of the labels.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_flips,)
+        Those whose label is another one in the end, in the order of the first decision.
+    first, last : ndarray of shape (n_flips,)
+        Margins of their first and of their last decision.
+    error_path : ndarray of shape (n_changes + 1,)
+    """
+
+    rows: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    error_path: np.ndarray
+
+
+def repaired(labelling, *, method, beta, max_iter, **options):
+    """Repair a labelling in place, and tell what was done."""
+    given, first, last = labelling.columns.copy(), {}, {}
+    path = [error_of(labelling.Z, labelling.counts, beta)]
+    n = len(given) if max_iter is None else max_iter
+    changes = flips_of(labelling, method=method, beta=beta, max_flips=n, **options)
+    for again in (False, True):
+        for i, _, margin in changes:
+            first.setdefault(i, margin)
+            last[i] = margin
+            path.append(error_of(labelling.Z, labelling.counts, beta))
+        changes = revisions_of(labelling, list(first)) if method == "loo" and not again else ()
+    rows = np.array([i for i in first if labelling.columns[i] != given[i]], dtype=np.int64)
+    margins = (np.array([of[i] for i in rows], dtype=np.float64) for of in (first, last))
+    return Repairs(rows, *margins, np.array(path))

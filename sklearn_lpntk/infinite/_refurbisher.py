@@ -15,18 +15,14 @@ from .._samples.given import given, index_of, like, n_samples_of, rows_of
 from .._samples.inputs import as_one_array
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_table
-from ._flips import Labelling, flips_of, gains_of_others, revisions_of
-from ._gram import Factor, checked_gram, checked_labels, gram_of, warn
-from ._harm import wrong_flip_share
+from ._flips import Labelling, gains_of_others, repaired
+from ._gram import Factor, checked_gram, checked_labels, gram_of
+from ._harm import tell_of_harm, wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
-from ._labels import error_of, warn_of_single
+from ._labels import warn_of_single
 from ._standardize import chosen, standardized
 
 RIDGES = {"loo": 0.01, "gradient": 0.3}
-HARMFUL = 0.5  # share of wrong flips
-LOW_AGREEMENT = 0.6  # of given labels with predictions, and of labels that stay
-FEWEST = 10  # of which a share can be estimated
-NO_MATTER = 0.01  # share of all labels that may be changed wrongly without a warning
 
 
 def _encoded(X):
@@ -248,12 +244,14 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             agrees = labelling.leave_one_out.argmax(axis=1) == columns
             self.loo_accuracy_ = float(agrees.mean())
             with progress.stage("repair labels"):
-                first = self._flip(labelling, columns, form)
+                found = self._repaired(labelling)
             with progress.stage("estimate the harm"):
-                self.wrong_flip_share_ = wrong_flip_share(
-                    labelling, first, self._run, self.min_margin
-                )
-            self._tell()
+                share = wrong_flip_share(labelling, found.first, self._repaired, self.min_margin)
+            self._store(labelling, columns, found, form)
+            self.wrong_flip_share_ = share
+            told = tell_of_harm(len(found.rows), len(columns), share, self.loo_accuracy_)
+            if self.verbose:
+                print(f"[{type(self).__name__}] {told}")
             progress.end()
         return self
 
@@ -282,55 +280,26 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         X = _encoded(X)
         return standardized(X) if self.standardized_ else X
 
-    def _flip(self, labelling, given, form):
-        """Repair and store what was found; the first margin of each label that was changed."""
-        margins, first, path = {}, {}, [error_of(labelling.Z, labelling.counts, self.beta)]
-        for i, _, margin in self._changes(labelling, margins):
-            margins[i] = margin
-            first.setdefault(i, margin)
-            path.append(error_of(labelling.Z, labelling.counts, self.beta))
-        rows = np.array([i for i in margins if labelling.columns[i] != given[i]], dtype=np.int64)
+    def _repaired(self, labelling):
+        return repaired(
+            labelling,
+            method=self.method,
+            beta=self.beta,
+            min_margin=self.min_margin,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+        )
+
+    def _store(self, labelling, given, found, form):
+        """Keep what was found, in the caller's terms."""
+        scores, rows = labelling.leave_one_out, found.rows
         old, new = self.classes_[given[rows]], self.classes_[labelling.columns[rows]]
-        self._flips = rows, old, new, np.array([margins[i] for i in rows], dtype=np.float64)
+        self._flips = rows, old, new, found.last
         self.labels_ = like(form, self.classes_[labelling.columns])
-        self.error_path_ = np.array(path)
-        scores = labelling.leave_one_out
+        self.error_path_ = found.error_path
         _, gains = gains_of_others(scores, given)
         self.label_quality_ = np.clip((1 - gains) / 2, 0, 1)
         self._best = self.classes_[scores.argmax(axis=1)]
-        return np.array([first[i] for i in rows])
-
-    def _run(self, labelling):
-        """Repair other labels: the rows that were changed, and their first margins."""
-        given, margins, first = labelling.columns.copy(), {}, {}
-        for i, _, margin in self._changes(labelling, margins):
-            margins[i] = margin
-            first.setdefault(i, margin)
-        rows = np.array([i for i in first if labelling.columns[i] != given[i]], dtype=np.int64)
-        return rows, np.array([first[i] for i in rows])
-
-    def _tell(self):
-        n, share = len(self._flips[0]), self.wrong_flip_share_
-        told = (
-            f"{n:,} of {len(self.label_quality_):,} labels were changed, "
-            f"about {share:.0%} of these wrongly"
-        )
-        if self.verbose:
-            print(f"[{type(self).__name__}] {told if n else 'no label was changed'}")
-        if n >= FEWEST and share > HARMFUL and share * n > NO_MATTER * len(self.label_quality_):
-            warn(
-                f"{told}, by the margins of labels that were made wrong on purpose (leave-one-out "
-                f"agrees with {self.loo_accuracy_:.0%} of the given labels): repairing does more "
-                "harm than good here. Look at review(X) instead of using labels_, raise "
-                "min_margin, or take a kernel that can learn the task."
-            )
-        elif min(self.loo_accuracy_, 1 - n / len(self.label_quality_)) < LOW_AGREEMENT:
-            warn(
-                f"Leave-one-out prediction by this kernel agrees with {self.loo_accuracy_:.0%} of "
-                f"the given labels, and {n:,} of {len(self.label_quality_):,} labels were changed. "
-                "Either most labels are wrong, or the kernel can't learn the task and repairing "
-                "does harm: no number tells which. Look at review(X) before using labels_."
-            )
 
     @property
     def flips_(self):
@@ -400,19 +369,6 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         labels = np.asarray(self.labels_).copy()
         labels[self._flips[0]] = self._flips[1]
         return labels
-
-    def _changes(self, labelling, flipped):
-        n = len(labelling.columns)
-        yield from flips_of(
-            labelling,
-            method=self.method,
-            beta=self.beta,
-            min_margin=self.min_margin,
-            max_flips=n if self.max_iter is None else self.max_iter,
-            batch_size=self.batch_size,
-        )
-        if self.method == "loo":
-            yield from revisions_of(labelling, list(flipped))
 
     def fit_refurbish(self, X, y=None):
         """Find the labels to be repaired, and return the repaired ones.

@@ -5,6 +5,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .._runtime.progress import counted, shown
 from ..cluster import FarthestPointClustering, null_features
 from ..dynamics._validation import require_integer
 from ._drawing import BLUE, ORANGE, axes_for, legend_below, vector
@@ -51,7 +52,16 @@ class ClusterSizeDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, n_repeats=5, random_state=None, ax=None, name=None, **line_kw
+        cls,
+        estimator,
+        X,
+        *,
+        n_repeats=5,
+        random_state=None,
+        verbose=0,
+        ax=None,
+        name=None,
+        **line_kw,
     ):
         """Cluster X, and its null model.
 
@@ -68,6 +78,8 @@ class ClusterSizeDisplay:
             Draws of the null model.
         random_state : int, RandomState instance or None, default=None
             Draws what is random.
+        verbose : int, default=0
+            Print how many draws are done, and the remaining time.
         ax : matplotlib Axes, default=None
             Where it is drawn; None means new ones.
         name : str, default=None
@@ -97,12 +109,14 @@ class ClusterSizeDisplay:
         affinity = "linear" if estimator.affinity == "precomputed" else estimator.affinity
         require_integer("n_repeats", n_repeats)
         rng, n_clusters = check_random_state(random_state), len(fitted.cluster_sizes_)
-        null = [
+        draws = (
             FarthestPointClustering(n_clusters, affinity=affinity)
             .fit(null_features(K, random_state=rng))
             .labels_
             for _ in range(n_repeats)
-        ]
+        )
+        with shown("[ClusterSizeDisplay] draw the null model", verbose=verbose):
+            null = list(counted(draws, n_repeats, "draws"))
         return cls.from_predictions(labels, null_labels=null, ax=ax, name=name, **line_kw)
 
     @classmethod

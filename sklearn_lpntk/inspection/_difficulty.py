@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.stats import pearsonr
 
+from .._runtime.progress import shown
 from ..dynamics import difficulty_correlation
 from ._drawing import MOST_IN_LEGEND, axes_for, class_style, legend_beside, vector
 
@@ -61,6 +62,7 @@ class DifficultyDisplay:
         n_epochs=100,
         learning_rate=0.1,
         random_state=None,
+        verbose=0,
         ax=None,
         **scatter_kw,
     ):
@@ -74,6 +76,8 @@ class DifficultyDisplay:
             As in :func:`~sklearn_lpntk.dynamics.difficulty_correlation`.
         subset_size : int, default=1
             Samples that are trained on together.
+        verbose : int, default=0
+            Print how many networks are trained, and the remaining time.
         ax : matplotlib Axes, default=None
             Where it is drawn; None means new ones.
         **scatter_kw
@@ -83,15 +87,16 @@ class DifficultyDisplay:
         -------
         display : DifficultyDisplay
         """
-        found = difficulty_correlation(
-            estimator,
-            X,
-            y,
-            subset_sizes=[subset_size],
-            n_epochs=n_epochs,
-            learning_rate=learning_rate,
-            random_state=random_state,
-        )
+        with shown("[DifficultyDisplay] train on subsets", verbose=verbose):
+            found = difficulty_correlation(
+                estimator,
+                X,
+                y,
+                subset_sizes=[subset_size],
+                n_epochs=n_epochs,
+                learning_rate=learning_rate,
+                random_state=random_state,
+            )
         names = f"among {len(found.difficulty)} samples", f"among {subset_size}"
         return cls.from_predictions(
             found.difficulty, found.subset_difficulty[0], y=y, names=names, ax=ax, **scatter_kw

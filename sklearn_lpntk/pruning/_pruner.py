@@ -14,7 +14,6 @@ from sklearn.base import (
     clone,
     is_regressor,
 )
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
 from sklearn.utils.metadata_routing import (
@@ -34,7 +33,7 @@ from .._samples.datasets import Items, is_dataset
 from .._samples.given import given, index_of, require_taking, rows_of
 from .._skorch.labels import checked_classes
 from .._skorch.nets import is_skorch_net, net_input, unfrozen
-from .._skorch.scoring import ends_in_skorch, prepared, takes_tables
+from .._skorch.scoring import ends_in_skorch, kinds_taken, prepared
 from ..cluster._farthest_point import resolve_n_clusters
 from ._final import retrain, seeded_at_the_end
 from ._orders import STRATEGIES
@@ -407,23 +406,19 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         return self.estimator if self.net is None and own else self.net
 
     @property
-    def _is_prepared(self):
-        """Whether the steps of a Pipeline see X as it is, and no net does."""
+    def _kinds_taken(self):
+        """What X may be; a final net gets it as it is, and takes numbers."""
         own = is_skorch_net(self.estimator)
-        return isinstance(unfrozen(self._scoring_net), Pipeline) and not own
-
-    @property
-    def _takes_tables(self):
-        """Whether X may have columns that are no numbers: no net gets it as it is."""
-        return takes_tables(self._scoring_net) and not is_skorch_net(self.estimator)
+        return {"tables": False, "raw": False} if own else kinds_taken(self._scoring_net)
 
     def _select(self, X, y, progress, *, decide_only):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
         self._row_names = index_of(X, y)
         strategy = STRATEGIES[self.strategy]
         retrains = self.estimator is None or is_skorch_net(self.estimator)
-        raw = not (strategy.needs_numbers or retrains) or self._is_prepared
-        X, y = given(self, X, y, tables=self._takes_tables, raw=raw)
+        kinds = self._kinds_taken
+        kinds["raw"] |= not (strategy.needs_numbers or retrains)
+        X, y = given(self, X, y, **kinds)
         checked_classes(y)
         if isinstance(self.n_clusters, Integral) and strategy.clusters:
             resolve_n_clusters(self.n_clusters, len(y))  # raises where there are too many
@@ -509,8 +504,6 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         ):
             if value is not None:
                 setattr(self, name, value)
-            elif name in vars(self):
-                delattr(self, name)
 
     # -- the final estimator --------------------------------------------------------------
 
@@ -610,8 +603,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     def _net_input(self, X):
         """X for a net, checked; any other final estimator checks for itself."""
-        own = {"tables": self._takes_tables, "raw": self._is_prepared}
-        X, _ = given(self, X, reset=False, **own)
+        X, _ = given(self, X, reset=False, **self._kinds_taken)
         return net_input(self.estimator_, prepared(self._steps, X))
 
     # -- queries --------------------------------------------------------------------------
@@ -680,7 +672,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = self._takes_tables
+        tags.input_tags.allow_nan = self._kinds_taken["tables"]
         if self.estimator is not None and not is_skorch_net(self.estimator):
             own = get_tags(self.estimator)
             tags.classifier_tags = deepcopy(own.classifier_tags) or tags.classifier_tags

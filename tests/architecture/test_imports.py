@@ -32,7 +32,15 @@ ALLOWED = {
     "infinite": {"_runtime", "_samples"},
     "_transformer": {"_runtime", "_samples", "_skorch", "_features"},
     "pruning": {"_runtime", "_engine", "_samples", "_skorch", "_features", "cluster"},
-    "dynamics": {"_runtime.turns", "_engine", "_samples", "_skorch", "_features", "kernels"},
+    "dynamics": {
+        "_runtime.progress",
+        "_runtime.turns",
+        "_engine",
+        "_samples",
+        "_skorch",
+        "_features",
+        "kernels",
+    },
     "inspection": {
         "_runtime.progress",
         "_samples",

@@ -193,3 +193,14 @@ def test_what_is_printed(capsys):
     printed = capsys.readouterr().out
     assert "[LabelRefurbisher] invert the Gram matrix: " in printed
     assert "of 300 labels were changed, about" in printed
+
+
+def test_a_fit_that_fails_leaves_nothing_of_the_one_before():
+    from sklearn.exceptions import NotFittedError
+
+    refurbisher = LabelRefurbisher().fit(X, NOISY)
+    with pytest.raises(ValueError, match="one class only"):
+        refurbisher.fit(X, np.zeros(300))
+    assert not [name for name in vars(refurbisher) if name.startswith("_")]
+    with pytest.raises(NotFittedError):
+        refurbisher.flips_  # noqa: B018

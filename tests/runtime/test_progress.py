@@ -9,7 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn_lpntk import FarthestPointClustering, LpNTKTransformer, RedundancyPruner
 from sklearn_lpntk._runtime import progress
 from sklearn_lpntk.infinite import LabelRefurbisher
-from sklearn_lpntk.inspection import PruningCurveDisplay
+from sklearn_lpntk.inspection import (
+    ClusterSizeDisplay,
+    DifficultyDisplay,
+    PruningCurveDisplay,
+)
 from sklearn_lpntk.kernels import empirical_ntk
 
 X, y = load_iris(return_X_y=True)
@@ -46,6 +50,16 @@ WORK = {
         lambda: LabelRefurbisher(verbose=1).fit(X, np.where(np.arange(150) % 15 == 0, 1, y)),
         "[LabelRefurbisher] repair labels: ",
     ),
+    "clusters": (
+        lambda: ClusterSizeDisplay.from_estimator(
+            FarthestPointClustering(5, affinity="linear"), X, verbose=1
+        ),
+        "[ClusterSizeDisplay] draw the null model: 2 of 5 draws, ",
+    ),
+    "difficulty": (
+        lambda: DifficultyDisplay.from_estimator(net(), X, y, n_epochs=2, verbose=1),
+        "[DifficultyDisplay] train on subsets: ",
+    ),
     "curves": (
         lambda: PruningCurveDisplay.from_estimator(
             RedundancyPruner(LogisticRegression(max_iter=999), random_state=0),
@@ -67,7 +81,7 @@ def test_lines_while_it_runs(work, capsys):
     run()
     lines = capsys.readouterr().out.splitlines()
     assert any(found.startswith(line) for found in lines)
-    assert any(" left" in found for found in lines) or work == "refurbisher"
+    assert any(" left" in found for found in lines) or work in ("refurbisher", "difficulty")
 
 
 def test_results_are_the_same():
