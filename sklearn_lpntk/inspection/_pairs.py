@@ -220,13 +220,13 @@ class SamplePairsDisplay:
         axes = grid_for(ax, type(self).__name__, (2, n_pairs), figsize=size)
         style = ({"cmap": "gray_r"} if self.images.ndim == 4 else {}) | imshow_kw
         for column, (pair, captions) in enumerate(zip(self.images, self.captions)):
-            for ax, image, caption in zip(axes[:, column], pair, captions):
-                ax.imshow(image, **style)
-                ax.set_title(caption, fontsize=9)
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
-        for ax, name in zip(axes[:, 0], self.rows):
-            ax.set_ylabel(name)
+            for one, image, caption in zip(axes[:, column], pair, captions):
+                one.imshow(image, **style)
+                one.set_title(caption, fontsize=9)
+                one.set(xticks=[], yticks=[])
+                one.spines[:].set_visible(False)
+        for one, name in zip(axes[:, 0], self.rows):
+            one.set_ylabel(name)
         self.axes_, self.figure_ = axes, axes[0, 0].figure
         if ax is None:
             self.figure_.suptitle(self.title)

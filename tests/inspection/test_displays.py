@@ -477,6 +477,11 @@ class TestTables:
         with pytest.raises(ValueError, match="or a frame to draw a table"):
             SamplePairsDisplay.from_predictions(np.zeros((3, 64)), [(0, 1)])
 
+    def test_new_figures_have_a_title(self, digits):
+        X, _ = digits
+        display = SamplePairsDisplay.from_predictions(X[:, 0], [(0, 7)], title="Two digits")
+        assert display.figure_.get_suptitle() == "Two digits"
+
     def test_a_data_set_of_images(self, digits):
         X, y = digits
         data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(y))
