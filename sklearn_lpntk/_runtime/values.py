@@ -287,20 +287,18 @@ def _(value):
 
 @content_of.register(NeuralNet)
 def _(value):
-    parameters = value.get_params(deep=False)
-    # skorch lists what it notes down for itself, too
-    given = {k: v for k, v in parameters.items() if not k.startswith("_")}
-    return [type(value), given, getattr(value, "module_", None), state_of(value)]
+    return [type(value), parameters_of(value), getattr(value, "module_", None), state_of(value)]
+
+
+def parameters_of(net):
+    """The parameters of a net, without what skorch lists beside them."""
+    return {k: v for k, v in net.get_params(deep=False).items() if not k.startswith("_")}
 
 
 def state_of(net):
     """What a net has besides its parameters and skorch's notes: what its methods may use."""
-    parameters = net.get_params(deep=False)
-    return {
-        name: value
-        for name, value in vars(net).items()
-        if name not in parameters and name not in _skorch_attributes() and "__" not in name
-    }
+    known = parameters_of(net).keys() | _skorch_attributes()
+    return {name: value for name, value in vars(net).items() if name not in known}
 
 
 @functools.cache

@@ -27,12 +27,13 @@ from .._runtime.cache import cached
 from .._runtime.fingerprint import fingerprint
 from .._runtime.progress import is_heard, report
 from .._runtime.turns import exclusive, seeded
-from .._runtime.values import state_of
+from .._runtime.values import parameters_of, state_of
 from .._samples.datasets import Labelled, is_dataset, opened
 from .._samples.given import rows_of
 from .._samples.inputs import as_inputs
 
 FEW = slice(0, 2)
+WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
 def is_skorch_net(estimator):
@@ -61,16 +62,20 @@ def require_logits(net):
 
 
 def unwrapped(module):
-    """The module under torch.compile, DataParallel and DistributedDataParallel."""
+    """The module under torch.compile, DataParallel and DistributedDataParallel.
+
+    What is derived from these may do something of its own, and is a module like any other.
+    """
     while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(
-            module, (nn.DataParallel, nn.parallel.DistributedDataParallel)
-        ):
-            inner = module.module
-        if inner is None:
+        compiled = type(module).__module__.startswith("torch._dynamo")
+        if not (compiled or type(module) in WRAPPERS):
             return module
-        module = inner
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"The network's wrapper {type(module).__name__} has hooks, which would be left "
+                "out: register them on the module inside."
+            )
+        module = module._orig_mod if compiled else module.module
 
 
 # -- training -----------------------------------------------------------------------------
@@ -145,10 +150,8 @@ def value_of(X):
 
 def _key_of(net):
     """What training a net depends on, by name: each parameter for itself."""
-    parameters = net.get_params(deep=False)
     own = {"net": (type(net), getattr(net, "module_", None), state_of(net))}
-    # skorch lists what it notes down for itself, too
-    return own | {f"net.{k}": v for k, v in parameters.items() if not k.startswith("_")}
+    return own | {f"net.{k}": v for k, v in parameters_of(net).items()}
 
 
 def fit_net(net, X, columns, seed, *, rows=None, from_scratch=False, **fit_params):

@@ -1,5 +1,7 @@
 """Pairs of samples as images: who stands in for whom, and who fights whom."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -102,6 +104,8 @@ class SamplePairsDisplay:
         -------
         display : SamplePairsDisplay
         """
+        if not isinstance(n_pairs, Integral) or n_pairs < 1:
+            raise ValueError(f"n_pairs must be an int of at least 1; got {n_pairs!r}.")
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}; got {kind!r}.")
         finders = {"redundant": _redundant, "stand_in": _stand_ins}
@@ -180,6 +184,12 @@ class SamplePairsDisplay:
                 f"pairs must be an int array of shape (n_pairs, 2); got shape {pairs.shape} and "
                 f"dtype {pairs.dtype}."
             )
+        for part, index in zip((X, X if X2 is None else X2), pairs.T):
+            if index.min() < 0 or index.max() >= n_samples_of(part):
+                raise ValueError(
+                    f"pairs names rows from {index.min()} to {index.max()}, and there are those "
+                    f"from 0 to {n_samples_of(part) - 1}."
+                )
         y = None if y is None else vector(y, "y", n_samples_of(X))
         X2, y2 = (X, y) if X2 is None else (X2, y2)
         parts = zip((X, X2), pairs.T)
@@ -252,6 +262,7 @@ def _stand_ins(estimator, X, y, n_pairs):
             "kind='stand_in' needs a fitted RedundancyPruner of a strategy that compares by the "
             f"kernel, such as 'herding'; got a {type(estimator).__name__}."
         )
+    vector(estimator.support_, "estimator.support_", n_samples_of(X))
     rows, cosines = found.among(estimator.support_)
     pruned = np.flatnonzero(rows >= 0)
     pruned = pruned[np.argsort(-cosines[pruned], kind="stable")[:n_pairs]]

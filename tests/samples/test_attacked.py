@@ -20,7 +20,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from sklearn_lpntk import LpNTKTransformer, RedundancyPruner
 from sklearn_lpntk._samples.tables import columns_of_table
 from sklearn_lpntk.infinite import LabelRefurbisher
-from sklearn_lpntk.inspection import LabelInteractionDisplay, RelationsDisplay
+from sklearn_lpntk.inspection import (
+    LabelInteractionDisplay,
+    RelationsDisplay,
+    SamplePairsDisplay,
+)
 from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel, pntk_kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* labels were changed")
@@ -79,6 +83,57 @@ class TestCaches:
             ).fit(X, y)
             fresh = pruner.set_params(memory=None).fit(X, y)._scores
             np.testing.assert_array_equal(pruner._scores, fresh)
+
+    @pytest.mark.parametrize("name", ["_scale", "a__b_", "_A__scale"])
+    def test_whatever_that_is_called(self, name, tmp_path):
+        class Scaled(NeuralNetClassifier):
+            def infer(self, x, **fit_params):
+                return super().infer(vars(self)[name] * x, **fit_params)
+
+        one = net(Scaled).initialize()
+        for scale in (1.0, 3.0):
+            vars(one)[name] = scale
+            found = empirical_ntk(one, X, y, memory=str(tmp_path)).toarray()
+            np.testing.assert_array_equal(found, lpntk_kernel(one, X, y))
+
+
+class TestWrappers:
+    def test_hooks_of_a_wrapper_are_not_left_out(self):
+        wrapper = nn.DataParallel(module())
+        wrapper.register_forward_hook(lambda module, args, out: 2 * out)
+        with pytest.raises(ValueError, match="register them on the module inside"):
+            lpntk_kernel(wrapper, X, y)
+
+    def test_what_is_derived_from_a_wrapper_is_a_module(self):
+        class Doubled(nn.DataParallel):
+            def forward(self, x):
+                return 2 * self.module(x)
+
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self._orig_mod, self.head = module(), nn.Linear(3, 3)
+
+            def forward(self, x):
+                return self.head(self._orig_mod(x))
+
+        inner = module()
+        found = lpntk_kernel(Doubled(inner), X, y)
+        np.testing.assert_allclose(found, 4 * lpntk_kernel(inner, X, y), rtol=1e-4, atol=1e-5)
+        whole = Named()
+        expected = lpntk_kernel(nn.Sequential(whole._orig_mod, whole.head), X, y)
+        np.testing.assert_allclose(lpntk_kernel(whole, X, y), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_that_are_not_there():
+    pruner = RedundancyPruner(net=module(), random_state=0)
+    pruner.fit_resample(X, y)
+    with pytest.raises(ValueError, match="support_ must have shape"):
+        SamplePairsDisplay.from_estimator(pruner, X[:9], y[:9], kind="stand_in")
+    with pytest.raises(ValueError, match="names rows from -1"):
+        SamplePairsDisplay.from_predictions(X, [(0, -1)])
+    with pytest.raises(ValueError, match="n_pairs must be an int"):
+        SamplePairsDisplay.from_estimator(pruner, X, y, kind="stand_in", n_pairs=-1)
 
 
 def test_threads_take_turns_with_an_infer_of_ones_own():
