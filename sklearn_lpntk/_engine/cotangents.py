@@ -22,6 +22,7 @@ class Cotangent:
     name: str
     function: Callable
     needs_y: bool
+    traced: bool = False  # see `Objective`
 
     def __call__(self, logits, y):
         n, n_logits = logits.shape
@@ -91,6 +92,8 @@ def _entk(logits, y):
     return eye.expand(n, -1, -1)
 
 
+ALL_LOGITS = _entk
+
 COTANGENTS = {
     c.name: c
     for c in (
@@ -99,6 +102,7 @@ COTANGENTS = {
         Cotangent("pntk_first", _pntk_first, needs_y=False),
         Cotangent("loss_gradient", _loss_gradient, needs_y=True),
         Cotangent("entk", _entk, needs_y=False),
+        Cotangent("entk_trace", _entk, needs_y=False, traced=True),
     )
 }
 

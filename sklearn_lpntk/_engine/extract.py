@@ -136,12 +136,14 @@ class Extractor:
             head = min(step, PROVED) if proved is None and self._automatic else step
             for rows in _batches(n, step, head):
                 x = to_batch(X, rows, like.dtype, like.device)
-                rooms = sink.rooms(n_rows(x)) if sketch is None else {}
+                whole = sketch is None and not self.objective.traced
+                rooms = sink.rooms(n_rows(x)) if whole else {}
                 trace = tracer(x, y[rows].to(like.device), rooms=rooms)
                 check.batch(x, trace)
                 _take_in(findings, trace, self.objective.name)
                 require_alike(plan, structure, structure_of(trace.blocks))
                 features = Features(trace.factors, _spec(trace, like), dict(structure))
+                features = features.traced() if self.objective.traced else features
                 sink.add(features if sketch is None else sketch(features))
                 report(rows.stop, n)
         findings.structure, findings.paths = structure, check.proved

@@ -77,6 +77,12 @@ class Dense:
     def materialise(self):
         return self
 
+    def traced(self):
+        """All scalars of a sample as one, whose products are the sums over equal scalars."""
+        R = self.n_cotangents
+        outer = None if self.outer is None else (R * self.outer[0], self.outer[1])
+        return Dense(self.phi.reshape(-1, R * self.n_columns), 1, outer)
+
     def weighted_sum(self, weights):
         return weights.reshape(-1) @ self.phi
 
@@ -163,6 +169,14 @@ class Outer:
     def materialise(self):
         phi = torch.einsum("tnro,tnd->nrod", self._g_by_sample(), self.a)
         return Dense(phi.reshape(self.g.shape[1], -1), self.n_cotangents, self.outer)
+
+    def traced(self):
+        """All scalars of a sample as one, whose products are the sums over equal scalars."""
+        g = self._g_by_sample().flatten(2)
+        return type(self)._with_one(self, g)
+
+    def _with_one(self, g):
+        return Outer(self.a, g, 1)
 
     @property
     def outer(self):
@@ -312,6 +326,9 @@ class Lookup(Outer):
 
     def _like(self, a, g):
         return Lookup(a, g, self.n_cotangents, self.n_rows)
+
+    def _with_one(self, g):
+        return Lookup(self.a, g, 1, self.n_rows)
 
     def materialise(self):
         n_positions, rows, width = self.g.shape

@@ -103,6 +103,13 @@ class Features:
         what = "dtype" if isinstance(target, torch.dtype) else "device"
         return Features(factors, replace(self.spec, **{what: target}), self.structure)
 
+    def traced(self):
+        """One scalar a sample in place of R: the kernel is ``1/R sum_r`` of equal scalars."""
+        factors = {key: factor.traced() for key, factor in self.factors.items()}
+        for factor in factors.values():
+            factor.tensors[-1].mul_(self.n_cotangents**-0.5)
+        return Features(factors, replace(self.spec, n_cotangents=1), self.structure)
+
     def gram(self, other):
         """The (n R, m R') kernel block with other features.
 

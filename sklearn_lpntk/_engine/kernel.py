@@ -110,16 +110,25 @@ class Kernel:
 
     def matmul(self, V):
         """The product with V of shape (n_cols, p): one flat gradient a column, no kernel."""
+        return self.images(self.combined(V), V.shape[1])
+
+    def combined(self, V):
+        """Sums of the columns' features with the weights V (n_cols, p): dict of key -> (p, P)."""
         S, sums = self.right.n_cotangents, {}
         for cols in slices(self.right.n_samples, self._step(self.right)):
             part = self.right.take(cols).weighted_sums(V[scaled(cols, S)])
             for key, value in part.items():
                 sums[key] = sums[key] + value if key in sums else value
-        out = [
-            self.left.take(rows).dots(sums, V.shape[1])
-            for rows in slices(self.left.n_samples, self._step(self.left))
-        ]
-        return torch.cat(out)
+        return sums
+
+    def images(self, sums, n_columns):
+        """The products of the rows' features with such sums, of shape (n_rows, n_columns)."""
+        return torch.cat(
+            [
+                self.left.take(rows).dots(sums, n_columns)
+                for rows in slices(self.left.n_samples, self._step(self.left))
+            ]
+        )
 
     def _step(self, source):
         """Samples that may be taken at once, one after the other."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .cotangents import find_cotangent
+from .cotangents import ALL_LOGITS, find_cotangent
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Objective:
         Whether logits may have other shapes than (n, K).
     source : callable
         The code that it stands for, as far as fingerprints are concerned.
+    traced : bool
+        Whether the R scalars of a sample count as one, by the mean of the products of equal ones.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Objective:
     needs_y: bool = False
     any_shape: bool = False
     source: Callable | None = None
+    traced: bool = False
 
     def __call__(self, logits, y):
         scalars = self.function(logits, y)
@@ -52,12 +55,18 @@ def of_cotangent(cotangent):
     """The objective ``sum_k v_k z_k`` of a cotangent v, which is held constant."""
 
     def scalars(logits, y):
-        if cotangent.name == "entk":
+        if cotangent.function is ALL_LOGITS:
             return logits
         v = cotangent(logits.detach(), y)
         return (v * logits.unsqueeze(1)).sum(2)
 
-    return Objective(cotangent.name, scalars, cotangent.needs_y, source=cotangent.function)
+    return Objective(
+        cotangent.name,
+        scalars,
+        cotangent.needs_y,
+        source=cotangent.function,
+        traced=cotangent.traced,
+    )
 
 
 def find_objective(kernel):

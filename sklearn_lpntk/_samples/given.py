@@ -12,11 +12,13 @@ from sklearn.utils.validation import _num_samples, validate_data
 from .._engine.inputs import mapped, n_rows
 from .datasets import Items, is_dataset, is_slices, opened, subset_of
 from .inputs import as_inputs, has_parts, require_numbers
-from .labels import require_classes
+from .labels import require_classes, require_targets
 from .tables import is_frame, is_table
 
 
-def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtype=False):
+def given(
+    estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtype=False, numbers=False
+):
     """X and y, checked as far as each kind of X allows.
 
     Parameters
@@ -33,6 +35,8 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
         Whether anything is taken that has rows.
     any_dtype : bool, default=False
         Whether an array may hold anything.
+    numbers : bool, default=False
+        Whether y are numbers to be predicted, not classes.
 
     Returns
     -------
@@ -44,8 +48,9 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
     if reset:
         options["ensure_min_samples"] = 2
     _refuse_items(X)
+    require = require_targets if numbers else require_classes
     if y is not None and reset:
-        require_classes(y)
+        require(y)
     if is_dataset(X):
         y = Items(X).labels() if y is None and reset else y
     elif has_parts(X):
@@ -61,16 +66,18 @@ def given(estimator, X, y=None, *, reset=True, tables=False, raw=False, any_dtyp
             require_numbers(X)
         if not reset or y is None:
             return validate_data(estimator, X, **({"y": y} if reset else {}), **options), None
-        return validate_data(estimator, X, y, **options)
-    return X, _checked_labels(y, n_samples_of(X)) if reset else None
+        X, y = validate_data(estimator, X, y, multi_output=numbers, y_numeric=numbers, **options)
+        return X, y.astype(np.float64) if numbers else y
+    return X, _checked(y, n_samples_of(X), require) if reset else None
 
 
-def _checked_labels(y, n):
+def _checked(y, n, require):
     if y is None:
         raise ValueError("y is None, and X has no labels of its own: pass y, a label for each row.")
-    require_classes(y)
-    y = check_array(y, ensure_2d=False, dtype=None, input_name="y", allow_nd=True)
-    y = y[:, 0] if y.ndim == 2 else y
+    require(y)
+    dtype = np.float64 if require is require_targets else None
+    y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y", allow_nd=True)
+    y = y[:, 0] if y.ndim == 2 and require is require_classes else y
     check_consistent_length(range(n), y)
     if n < 2:
         raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required.")

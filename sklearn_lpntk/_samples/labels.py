@@ -28,6 +28,27 @@ def require_classes(y, name="y"):
         )
 
 
+def require_targets(y, name="y"):
+    """Refuse what are no finite numbers, one or several for each sample."""
+    y = np.asarray(y)
+    if y.ndim not in (1, 2) or 0 in y.shape[1:]:
+        raise ValueError(
+            f"{name} must have shape (n_samples,) or (n_samples, n_outputs); got {y.shape}."
+        )
+    require_no_gaps(y.ravel(), name)
+    if y.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} must hold real numbers.")
+    try:
+        values = y.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must hold numbers, a regression target; got {y.dtype} values ({error}). For "
+            "labels use NTKClassifier."
+        ) from error
+    if not np.isfinite(values).all():
+        raise ValueError(f"Input {name} contains infinity.")
+
+
 def require_no_gaps(values, name):
     """Refuse missing labels, whatever stands for them."""
     missing = np.flatnonzero(is_missing(values))

@@ -137,3 +137,20 @@ def _look_up(classes, known):
         )
     order = np.argsort(known)
     return order[np.searchsorted(known[order], classes)]
+
+
+def require_known(net, classes):
+    """Refuse labels that a trained net did not see, where its columns are labels."""
+    known = _known_classes(net)
+    if known is None or not isinstance(net, FrozenEstimator):
+        return
+    known = np.unique(known)
+    if _are_columns(classes) and not _are_columns(known):
+        return  # they are columns
+    missing = np.setdiff1d(classes, known)
+    if len(missing):
+        raise ValueError(
+            f"y contains the labels {missing.tolist()}, and the frozen net was trained on "
+            f"{known.tolist()}: pass it unfrozen, so that it is trained on these labels, or its "
+            "module, of which only the features count."
+        )

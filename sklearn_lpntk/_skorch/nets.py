@@ -15,6 +15,7 @@ from skorch import (
     NeuralNet,
     NeuralNetBinaryClassifier,
     NeuralNetClassifier,
+    NeuralNetRegressor,
 )
 from skorch.callbacks import Callback
 from torch import nn
@@ -83,15 +84,33 @@ def unwrapped(module):
 
 def n_columns(net, X):
     """Number of classes that a net still to be trained can tell; None if training shapes it."""
+    out = _tried(net, X)
+    return None if out is None else max(2, out.shape[1]) if out.ndim > 1 else 2
+
+
+def _tried(net, X):
+    """What a net still to be trained gives for two samples; None where it can't be told."""
     trial = _cloned(net)
     try:
         with seeded_for(net, 0), torch.no_grad():
             trial.initialize()
             few = rows_of(X, range(2))
-            out = logits_in(next(iter(trial.forward_iter(net_input(trial, few)))))
+            return logits_in(next(iter(trial.forward_iter(net_input(trial, few)))))
     except Exception:  # a real misfit is explained when the net is trained
         return None
-    return max(2, out.shape[1]) if out.ndim > 1 else 2
+
+
+def as_outputs(net, X, Y):
+    """Numbers of shape (n_samples, n_outputs) in the shape that a net's outputs have."""
+    out = _tried(net, X)
+    if out is None or (out.ndim == 2 and out.shape[1] == Y.shape[1]):
+        return Y
+    if out.ndim == 1 and Y.shape[1] == 1:
+        return Y[:, 0]
+    raise ValueError(
+        f"y has {Y.shape[1]} output(s), and the net returns {tuple(out.shape[1:])} numbers for a "
+        "sample; training needs as many. Change its last layer, or pass a module as it is."
+    )
 
 
 def net_input(net, X):
@@ -125,10 +144,10 @@ def _as_input(X, dtype):
     return np.require(np.asarray(X).astype(dtype, copy=False), requirements="W")
 
 
-def net_target(net, columns):
-    """Logit columns as the net's criterion takes them."""
-    binary = isinstance(net, NeuralNetBinaryClassifier)
-    return columns.astype(np.float32 if binary else np.int64)
+def net_target(net, y):
+    """Logit columns, or numbers to be predicted, as the net's criterion takes them."""
+    floats = isinstance(net, (NeuralNetBinaryClassifier, NeuralNetRegressor))
+    return y.astype(np.float32 if floats else np.int64)
 
 
 def trained(net, X, columns, seed, memory):
@@ -224,8 +243,8 @@ def _require_fitting(net, inputs):
         )
 
 
-def as_trained(module, X):
-    """A copy of a plain module as a trained classifier: it is used as it is."""
+def as_trained(module, X, *, regressor=False):
+    """A copy of a plain module as a trained net: it is used as it is."""
     module = accepted(unwrapped(module))  # a copy already, if it is in bfloat16
     select_parameters(module, None)  # there must be some
     try:
@@ -242,7 +261,9 @@ def as_trained(module, X):
     with borrowed(module):
         logits = checked_forward(module, to_batch(as_inputs(X), FEW, like.dtype, like.device))
     kind, options = NeuralNetClassifier, {"criterion": nn.CrossEntropyLoss}
-    if logits.shape[1] == 1:
+    if regressor:
+        kind, options = NeuralNetRegressor, {"criterion": nn.MSELoss}
+    elif logits.shape[1] == 1:
         kind, options = NeuralNetBinaryClassifier, {"criterion": nn.BCEWithLogitsLoss}
     if isinstance(X, DataLoader):
         options["iterator_valid__collate_fn"] = X.collate_fn

@@ -11,7 +11,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from skorch import NeuralNet, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset as ArrayDataset
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
@@ -115,6 +115,17 @@ def require_classifier(net):
             f"one, or an nn.Module; got {type(unfrozen(net)).__name__}."
         )
     require_logits(unfrozen(net))
+    if isinstance(net, FrozenEstimator):
+        Network(net)  # it must have been trained
+
+
+def require_regressor(net):
+    """Refuse what is no skorch net that predicts numbers."""
+    if not is_skorch_net(net) or isinstance(net, NeuralNetClassifier):
+        raise TypeError(
+            "net must be a skorch regressor, a FrozenEstimator of a skorch net, a Pipeline that "
+            f"ends in one, or an nn.Module; got {type(unfrozen(net)).__name__}."
+        )
     if isinstance(net, FrozenEstimator):
         Network(net)  # it must have been trained
 

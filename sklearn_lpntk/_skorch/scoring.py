@@ -16,7 +16,7 @@ from .._samples.datasets import is_dataset, opened
 from .._samples.inputs import as_inputs
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_frame
-from .default_net import default_net
+from .default_net import default_net, default_regressor
 from .nets import as_trained, is_skorch_net, unfrozen
 from .networks import require_same_collate
 
@@ -82,12 +82,13 @@ def scorer_of(net, X, y, n_classes, seed):
 
     Parameters
     ----------
-    net : skorch classifier, FrozenEstimator, Pipeline, nn.Module or None
+    net : skorch net, FrozenEstimator, Pipeline, nn.Module or None
     X, y : as `given` returns them
+    n_classes : int, or None where y are numbers to be predicted
     """
     loader = X
     if net is None:
-        return _default(X, n_classes, seed)
+        return _default(X, y, n_classes, seed)
     if isinstance(X, DataLoader):
         X, collate = opened(X, "X")
         if is_skorch_net(net):
@@ -96,11 +97,11 @@ def scorer_of(net, X, y, n_classes, seed):
     if isinstance(unfrozen(net), Pipeline):
         net, steps, X = _opened(net, X, y)
     if isinstance(net, nn.Module):
-        net = as_trained(net, loader if steps is None else X)
+        net = as_trained(net, loader if steps is None else X, regressor=n_classes is None)
     return Scorer(net, steps, X)
 
 
-def _default(X, n_classes, seed):
+def _default(X, y, n_classes, seed):
     if is_dataset(X):
         X = as_inputs(X)
         X = X if is_many(X) else X[:]
@@ -113,7 +114,8 @@ def _default(X, n_classes, seed):
     steps = preparation_of(X, seed)
     if steps is not None:
         X = _as_array(steps.fit_transform(X))
-    return Scorer(default_net(X, n_classes), steps, X)
+    net = default_regressor(X, y) if n_classes is None else default_net(X, n_classes)
+    return Scorer(net, steps, X)
 
 
 def _opened(net, X, y):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.utils import check_array
 
-from ._gram import checked_labels
+from .._gram import checked_labels
 from ._labels import label_interaction_matrix
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._gram import one_hot
+from .._gram import one_hot
 from ._labels import error_of, gradient_of, interactions
 
 

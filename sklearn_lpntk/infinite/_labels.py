@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from ._gram import (
+from .._gram import (
     Factor,
     checked_gram,
     checked_labels,

@@ -16,7 +16,7 @@ from .._samples.inputs import as_one_array
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_table
 from ._flips import Labelling, gains_of_others, repaired
-from ._gram import Factor, checked_gram, checked_labels, gram_of
+from .._gram import Factor, checked_gram, checked_labels, gram_of
 from ._harm import tell_of_harm, wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import warn_of_single

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._flips import Labelling, gains_of_others
-from ._gram import Factor, gram_of
+from .._gram import Factor, gram_of
 
 TRIED = 2000  # rows by which it is decided
 

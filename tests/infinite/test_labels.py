@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sklearn_lpntk.infinite import _gram as gram_module
+from sklearn_lpntk import _gram as gram_module
 from sklearn_lpntk.infinite import (
     block_diagonalization_error,
     block_diagonalization_gradient,

@@ -23,7 +23,7 @@ from sklearn_lpntk.infinite import (
     leave_one_out_scores,
 )
 from sklearn_lpntk.infinite._flips import Labelling, flips_of
-from sklearn_lpntk.infinite._gram import Factor
+from sklearn_lpntk._gram import Factor
 from sklearn_lpntk.infinite._labels import interactions
 
 X, Y = load_digits(return_X_y=True)

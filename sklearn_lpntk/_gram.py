@@ -1,4 +1,4 @@
-"""Checked Gram matrices and labels, and the regularised inverse of a Gram matrix."""
+"""Checked Gram matrices and labels, and Cholesky factors of regularised Gram matrices."""
 
 import sys
 import warnings
@@ -7,12 +7,12 @@ from numbers import Real
 import numpy as np
 import torch
 from scipy.linalg import cho_solve
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtri
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from .._runtime.memory import available
-from .._samples.labels import require_classes
+from ._runtime.memory import available
+from ._samples.labels import require_classes
 
 JITTERS = (0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4)  # added to the ridge where H is PSD but for rounding
 BLOCK = 256  # rows that are compared with, or copied from, the other triangle at once
@@ -27,7 +27,7 @@ def checked_gram(H):
         If it is anything else, or if its copy in double precision does not fit into memory.
     """
     if getattr(H, "dtype", None) != np.float64 and np.ndim(H) == 2:
-        _require_memory(len(H), "Converting")
+        require_memory(len(H), "Converting")
     H = check_array(H, dtype=np.float64, input_name="H", ensure_min_samples=2)
     if H.shape[0] != H.shape[1]:
         raise ValueError(
@@ -56,7 +56,7 @@ def _symmetric(H):
             )
     if is_exact:
         return H
-    _require_memory(len(H), "Symmetrising")
+    require_memory(len(H), "Symmetrising")
     mean = H + H.T
     mean /= 2
     return mean
@@ -120,7 +120,7 @@ def column_of_labels(y):
     return y
 
 
-def warn(message):
+def warn(message, category=UserWarning):
     """Warn at the caller's line, outside of this library and of scikit-learn."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in (
@@ -128,7 +128,7 @@ def warn(message):
         "sklearn",
     ):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def one_hot(columns, n_classes):
@@ -147,14 +147,18 @@ def checked_number(value, name, *, above=None, at_least=None):
 
 
 class Factor:
-    """Cholesky factor of ``H + ridge tr(H) / N I``; one serves all labellings of the same samples.
+    """Cholesky factor of ``H + ridge scale I``; one serves all labellings of the same samples.
 
     Parameters
     ----------
     H : ndarray of shape (n_samples, n_samples)
         Checked.
     ridge : float
-        In units of the mean of the diagonal of H.
+        In units of ``scale``.
+    scale : float, default=None
+        None means the mean of the diagonal of H.
+    option : str
+        What the caller calls the ridge.
 
     Attributes
     ----------
@@ -162,9 +166,9 @@ class Factor:
         As given, or larger where H was not positive definite with it.
     """
 
-    def __init__(self, H, ridge):
-        _require_memory(len(H), "Factorising")
-        scale = np.trace(H) / len(H)
+    def __init__(self, H, ridge, *, scale=None, option="ridge"):
+        require_memory(len(H), "Factorising")
+        scale = np.trace(H) / len(H) if scale is None else scale
         if not scale > 0:
             raise ValueError(f"The mean of the diagonal of H is {scale:.3g}; it must be positive.")
         A = np.empty_like(H, order="F")
@@ -176,13 +180,9 @@ class Factor:
             if not failed:
                 break
         else:
-            raise ValueError(
-                f"H is not positive semidefinite: its Cholesky factorisation fails with ridge="
-                f"{ridge:g} and up to {self.ridge:.3g} of the mean of its diagonal. It is no Gram "
-                "matrix of a kernel, or one of too little precision: then raise ridge."
-            )
+            raise not_positive(ridge, self.ridge, option)
         if jitter:
-            warn(f"H is not positive definite with ridge={ridge:g}; {self.ridge:.3g} was taken.")
+            warn_of_jitter(ridge, self.ridge, option)
 
     def solve(self, Y):
         """M Y, with M the inverse."""
@@ -198,8 +198,45 @@ class Factor:
             M[c, r] = block.T
         return M
 
+    def inverse_root(self):
+        """A matrix V with ``V V' = M``; the factor is used up."""
+        L, failed = dtrtri(self._chol, lower=1, overwrite_c=1)
+        del self._chol
+        assert not failed
+        return np.tril(L).T
 
-def _require_memory(n, what):
+    def inverse_blocks(self, size):
+        """The blocks of M of so many rows on its diagonal; the factor is used up."""
+        L, failed = dtrtri(self._chol, lower=1, overwrite_c=1)
+        del self._chol
+        assert not failed
+        blocks = np.empty((len(L) // size, size, size))
+        step = max(1, BLOCK // size)
+        for start in range(0, len(blocks), step):
+            cols = slice(start * size, min(start + step, len(blocks)) * size)
+            part = L[cols.start :, cols]
+            n = part.shape[1]
+            part[:n] = np.tril(part[:n])
+            part = part.reshape(len(part), -1, size)
+            np.einsum("kia,kib->iab", part, part, out=blocks[start : start + step], optimize=True)
+        return blocks
+
+
+def not_positive(ridge, highest, option):
+    """The error of a matrix that is no Gram matrix."""
+    return ValueError(
+        f"H is not positive semidefinite: its Cholesky factorisation fails with {option}="
+        f"{ridge:g} and up to {highest:.3g} of the mean of its diagonal. It is no Gram "
+        f"matrix of a kernel, or one of too little precision: then raise {option}."
+    )
+
+
+def warn_of_jitter(ridge, taken, option):
+    """Say that a larger ridge was taken."""
+    warn(f"H is not positive definite with {option}={ridge:g}; {taken:.3g} was taken.")
+
+
+def require_memory(n, what):
     """Refuse a matrix of doubles that can't be had, before it is allocated."""
     free = available(torch.device("cpu"))
     needed = 8 * n * n
