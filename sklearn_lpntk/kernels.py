@@ -77,8 +77,9 @@ def empirical_ntk(
     kernel : {"lpntk", "pntk", "pntk_first", "loss_gradient", "entk", "entk_trace"} or \
             callable, default="lpntk"
         The cotangent; ``"entk"`` has a row for every logit, and ``"entk_trace"`` is the mean
-        over equal logits, ``1/K sum_k J_k(x) J_k(x')^T``. A callable gets the logits, a tensor of shape (n, K), and y, an int64
-        tensor (zeros where y is None), and returns (n, K) or (n, R, K).
+        over equal logits, ``1/K sum_k J_k(x) J_k(x')^T``. A callable gets the logits, a
+        tensor of shape (n, K), and y, an int64 tensor (zeros where y is None), and returns (n, K)
+        or (n, R, K).
     parameters : str, sequence of str or callable, default=None
         Which trainable parameters count: name prefixes such as ``"layer4"``, or a predicate
         on the name. None means all.

@@ -12,7 +12,7 @@ def literal_cotangent(kernel, logits, y):
     if callable(kernel):
         v = kernel(logits, y)
         return v if v.ndim == 3 else v[:, None]
-    if kernel == "entk":
+    if kernel in ("entk", "entk_trace"):
         return torch.eye(K, dtype=z.dtype)[None]
     v = torch.zeros(1, 1, K, dtype=z.dtype)
     for k in range(K):
@@ -48,7 +48,10 @@ def oracle_features(module, X, y, kernel, names=None):
                 for p, g in zip(parameters, gradients, strict=True)
             ]
             rows.append(torch.cat(parts))
-    return torch.stack(rows).detach()
+    phi = torch.stack(rows).detach()
+    if kernel == "entk_trace":  # the gradients of all logits one after the other, their mean
+        phi = phi.reshape(n_rows(X), -1) * (len(phi) / n_rows(X)) ** -0.5
+    return phi
 
 
 def oracle_kernel(module, X, y, kernel, names=None):

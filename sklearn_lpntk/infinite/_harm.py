@@ -6,8 +6,8 @@ are flipped all the same are smaller. What is observed is a mixture of both.
 
 import numpy as np
 
-from ._flips import Labelling
 from .._gram import warn
+from ._flips import Labelling
 
 PLANTED_AT_LEAST = 0.05  # of the labels
 # by how much a flip of a right label exceeds min_margin, in units of what a planted one does: .22

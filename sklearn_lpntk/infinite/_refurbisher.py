@@ -9,6 +9,7 @@ from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._gram import Factor, checked_gram, checked_labels, gram_of
 from .._runtime.cache import cached
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.given import given, index_of, like, n_samples_of, rows_of
@@ -16,7 +17,6 @@ from .._samples.inputs import as_one_array
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_table
 from ._flips import Labelling, gains_of_others, repaired
-from .._gram import Factor, checked_gram, checked_labels, gram_of
 from ._harm import tell_of_harm, wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import warn_of_single

@@ -17,11 +17,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._gram import checked_labels, gram_of
 from .._runtime.fitting import unfitted_on_error
 from .._samples.given import given
 from .._samples.inputs import as_one_array
 from ._entanglement import class_distance_ratio
-from .._gram import checked_labels, gram_of
 
 SCORINGS = {"class_distance_ratio": class_distance_ratio}
 

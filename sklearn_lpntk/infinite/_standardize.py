@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ._flips import Labelling, gains_of_others
 from .._gram import Factor, gram_of
+from ._flips import Labelling, gains_of_others
 
 TRIED = 2000  # rows by which it is decided
 

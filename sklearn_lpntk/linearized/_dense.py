@@ -92,9 +92,7 @@ def _by_cholesky(K, problem, alpha, scale, height):
         blocks -= _unit_blocks(problem) / (height + shift)
         trace -= problem.n_rows / (height + shift)
     missing = problem.total * problem.n_rows - len(K)  # rows that weights stand for
-    error = gcv(
-        shift**2 * (dual**2).sum(), missing + shift * trace, problem.total, problem.n_rows
-    )
+    error = gcv(shift**2 * (dual**2).sum(), missing + shift * trace, problem.total, problem.n_rows)
     loo = problem.left_out(dual, constants, blocks)
     return Solution(dual.copy(), None, alpha, np.array([error]), loo)
 

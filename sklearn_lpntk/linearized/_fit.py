@@ -62,9 +62,7 @@ def _solved_by(solver, kernel, problem, alpha, alphas, time, seed):
     else:
         K = kernel.gram()
         K_used = K if whole else K[np.ix_(rows, rows)]
-        solution = solve_dense(
-            K_used, part, alpha, alphas, time, by_eigenvalues=solver == "eigh"
-        )
+        solution = solve_dense(K_used, part, alpha, alphas, time, by_eigenvalues=solver == "eigh")
         others = [] if whole else K[:, rows] @ solution.dual
         dual = solution.dual
     loo = solution.loo

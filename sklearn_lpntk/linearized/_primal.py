@@ -76,10 +76,11 @@ def solve_primal(phi, problem, alpha, alphas, time=None):
         grid, V = np.array([factor.ridge]), factor.inverse_root()
         w, duals = None, [np.ones(len(A))]
     # f = phi V diag(dual) V' phi' y, for every alpha
-    judged = _judge(sketched, V, duals, targets, ones, grid, time)
-    errors, loos = judged
-    criterion = [mean_square(problem.Y - loo, problem.w) for loo in loos] if search == "loo" else errors
-    best = chosen(search, grid, np.asarray(criterion))
+    errors, loos = _judge(sketched, V, duals, targets, ones, grid, time)
+    judged = errors
+    if search == "loo":
+        judged = np.array([mean_square(problem.Y - loo, problem.w) for loo in loos])
+    best = chosen(search, grid, judged)
     weights = V @ (duals[best][:, None] * (V.T @ targets))
     intercept = problem.mean - (sketched.means @ weights).reshape(-1)
     return Solution(None, intercept, float(grid[best]), errors, loos[best], weights=weights)

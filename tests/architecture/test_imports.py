@@ -29,7 +29,19 @@ ALLOWED = {
     "_features": {"_runtime", "_engine", "_operator", "_samples", "_skorch"},
     "kernels": {"_runtime", "_engine", "_features", "_operator", "_skorch"},
     "cluster": {"_runtime", "_samples"},
-    "infinite": {"_runtime", "_samples"},
+    "_gram": {"_runtime", "_samples"},
+    "infinite": {"_runtime", "_samples", "_gram"},
+    "linearized": {"_runtime", "_engine", "_samples", "_skorch", "_features", "_operator", "_gram"},
+    "active": {
+        "_runtime",
+        "_engine",
+        "_samples",
+        "_skorch",
+        "_features",
+        "_operator",
+        "_gram",
+        "linearized",
+    },
     "_transformer": {"_runtime", "_samples", "_skorch", "_features"},
     "pruning": {"_runtime", "_engine", "_samples", "_skorch", "_features", "cluster"},
     "dynamics": {
@@ -49,6 +61,7 @@ ALLOWED = {
         "dynamics",
         "infinite",
         "kernels",
+        "linearized",
         "pruning",
     },
     "__init__": {"_transformer", "cluster", "pruning"},
@@ -109,7 +122,15 @@ RESTRICTED = {
     "scipy": set(ALLOWED) - {"_engine", "exceptions", "_version"},
     "joblib": {"_runtime.cache", "_runtime.parallel"},
 }
-OPTIONAL = {"matplotlib", "pandas", "polars", "dask", "distributed", "imblearn"}
+OPTIONAL = {
+    "matplotlib",
+    "pandas",
+    "polars",
+    "dask",
+    "distributed",
+    "imblearn",
+    "skactiveml",
+}
 
 
 def module_of(path):

@@ -34,7 +34,7 @@ from ..nets import TRAPS
 def test_core_on_meta(name, kernel):
     net, X, n_logits = TRAPS[name]()
     net, X = net.to("meta"), X.to("meta")
-    extractor = Extractor(net, find_cotangent(kernel), batch_size=4)
+    extractor = Extractor(net, kernel, batch_size=4)
     features = extractor(X, torch.zeros(len(X), dtype=torch.int64, device="meta"))
     assert features.device.type == "meta"
     R = n_logits if kernel == "entk" else 1

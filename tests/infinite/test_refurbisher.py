@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from sklearn_lpntk._gram import Factor
 from sklearn_lpntk.infinite import (
     InfiniteWidthNTK,
     LabelRefurbisher,
@@ -23,7 +24,6 @@ from sklearn_lpntk.infinite import (
     leave_one_out_scores,
 )
 from sklearn_lpntk.infinite._flips import Labelling, flips_of
-from sklearn_lpntk._gram import Factor
 from sklearn_lpntk.infinite._labels import interactions
 
 X, Y = load_digits(return_X_y=True)

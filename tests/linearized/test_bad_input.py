@@ -1,0 +1,203 @@
+"""What can't be answered is refused by name, or warned of."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+
+from sklearn_lpntk.infinite import InfiniteWidthNTK
+from sklearn_lpntk.linearized import NTKClassifier, NTKRegressor, gcv_score, rank_networks
+
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(30, 4)), np.arange(30) % 3
+K = X @ X.T + np.eye(30)
+
+
+def module(n_outputs=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, n_outputs)).double()
+
+
+def trained(labels):
+    net = NeuralNetClassifier(
+        nn.Linear(4, 3), criterion=nn.CrossEntropyLoss, train_split=None, verbose=0, max_epochs=1
+    )
+    return net.fit(X.astype(np.float32), labels)
+
+
+CASES = {
+    "alpha below zero": (lambda: NTKClassifier(module(), alpha=-1).fit(X, y), "'alpha' parameter"),
+    "alpha of nan": (
+        lambda: NTKClassifier(module(), alpha=np.nan).fit(X, y),
+        "'alpha' parameter|positive semidefinite",
+    ),
+    "alphas below zero": (
+        lambda: NTKClassifier(module(), alpha="gcv", alphas=[-1.0]).fit(X, y),
+        "alphas must be a list",
+    ),
+    "no alphas": (
+        lambda: NTKClassifier(module(), alpha="gcv", alphas=[]).fit(X, y),
+        "alphas must be a list",
+    ),
+    "time of zero": (lambda: NTKClassifier(module(), time=0).fit(X, y), "'time' parameter"),
+    "leave-one-out in finite time": (
+        lambda: NTKClassifier(module(), time=1.0, alpha="loo").fit(X, y),
+        'Use alpha="gcv"',
+    ),
+    "nan in X": (lambda: NTKClassifier(module()).fit(np.where(X > 2, np.nan, X), y), "NaN"),
+    "nan in y": (lambda: NTKRegressor(module(1)).fit(X, np.where(y > 1, np.nan, y)), "NaN"),
+    "infinite y": (lambda: NTKRegressor(module(1)).fit(X, np.where(y > 1, np.inf, y)), "infinity"),
+    "nan at predict": (
+        lambda: NTKClassifier(module()).fit(X, y).predict(np.full((2, 4), np.nan)),
+        "NaN",
+    ),
+    "y of another length": (lambda: NTKRegressor(module(1)).fit(X, y[:-1]), "inconsistent"),
+    "y of words for regression": (
+        lambda: NTKRegressor(module(1)).fit(X, np.array(["a", "b"])[y % 2]),
+        "use NTKClassifier",
+    ),
+    "numbers for a classifier": (lambda: NTKClassifier(module()).fit(X, X[:, 0]), "continuous"),
+    "one class": (lambda: NTKClassifier(module()).fit(X, 0 * y), "one class only"),
+    "weights below zero": (
+        lambda: NTKClassifier(module()).fit(X, y, sample_weight=-np.ones(30)),
+        "[Nn]egative",
+    ),
+    "weights of zero": (
+        lambda: NTKClassifier(module()).fit(X, y, sample_weight=np.zeros(30)),
+        "at least one must be positive|at least one non-zero",
+    ),
+    "too few weights": (
+        lambda: NTKClassifier(module()).fit(X, y, sample_weight=np.ones(5)),
+        "sample_weight.shape",
+    ),
+    "a class that a frozen net has not seen": (
+        lambda: NTKClassifier(FrozenEstimator(trained(y % 2))).fit(X, y),
+        r"labels \[2\], and the frozen net was trained on \[0, 1\]",
+    ),
+    "other classes than a frozen net's": (
+        lambda: NTKClassifier(FrozenEstimator(trained(y)), offset="net").fit(X, y + 5),
+        r"labels \[5, 6, 7\], and the frozen net was trained on \[0, 1, 2\]",
+    ),
+    "more classes than columns": (
+        lambda: NTKClassifier(module(2), offset="net").fit(X, y),
+        "each label needs one",
+    ),
+    "other outputs than the net's": (
+        lambda: NTKRegressor(module(2), kernel="entk").fit(X, X),
+        "need as many",
+    ),
+    "other outputs than a net that is trained": (
+        lambda: NTKRegressor(NeuralNetRegressor(nn.Linear(4, 2), train_split=None, verbose=0)).fit(
+            X, X
+        ),
+        "training needs as many",
+    ),
+    "a net's offset without a net": (
+        lambda: NTKClassifier(InfiniteWidthNTK(), offset="net").fit(X, y),
+        "net is a kernel",
+    ),
+    "a precomputed kernel that is not square": (
+        lambda: NTKClassifier("precomputed").fit(X, y),
+        "must be square",
+    ),
+    "a precomputed kernel that is not symmetric": (
+        lambda: NTKClassifier("precomputed").fit(K + np.triu(K, 1), y),
+        "must be symmetric",
+    ),
+    "a precomputed kernel of another shape at predict": (
+        lambda: NTKClassifier("precomputed").fit(K, y).predict(K[:, :7]),
+        "7 features, but NTKClassifier is expecting 30",
+    ),
+    "a kernel with nan": (
+        lambda: NTKClassifier(lambda A, B=None: np.full((30, 30), np.nan)).fit(X, y),
+        "NaN",
+    ),
+    "a kernel of another shape": (
+        lambda: NTKClassifier(lambda A, B=None: K if B is None else K[:, :3]).fit(X, y).predict(X),
+        "column for each of the 30 training samples",
+    ),
+    "no kernel": (
+        lambda: NTKClassifier("precomputed").fit(K - 3 * np.eye(30), y),
+        "not positive semidefinite",
+    ),
+    "no kernel, by eigenvalues": (
+        lambda: NTKClassifier("precomputed", alpha="gcv").fit(K - 3 * np.eye(30), y),
+        "not positive semidefinite",
+    ),
+    "a kernel of zero": (
+        lambda: NTKClassifier("precomputed").fit(0 * K, y),
+        "must be positive",
+    ),
+    "conjugate gradients on a matrix": (
+        lambda: NTKClassifier("precomputed", solver="cg").fit(K, y),
+        "net is a kernel",
+    ),
+    "conjugate gradients for GCV": (
+        lambda: NTKClassifier(module(), solver="cg", alpha="gcv").fit(X, y),
+        "pass n_components=",
+    ),
+    "another estimator": (
+        lambda: NTKClassifier(LogisticRegression()).fit(X, y),
+        "net must be a skorch net",
+    ),
+    "a regressor for a classifier": (
+        lambda: NTKClassifier(NeuralNetRegressor(nn.Linear(4, 3))).fit(X, y),
+        "net must be a skorch classifier",
+    ),
+    "a classifier for a regressor": (
+        lambda: NTKRegressor(NeuralNetClassifier(nn.Linear(4, 3))).fit(X, y),
+        "net must be a skorch regressor|criterion is NLLLoss",
+    ),
+    "frozen parameters": (
+        lambda: NTKClassifier(module().requires_grad_(False)).fit(X, y),
+        "are frozen",
+    ),
+    "parameters that are not there": (
+        lambda: NTKClassifier(module(), parameters="layer4").fit(X, y),
+        "layer4",
+    ),
+    "predict before fit": (lambda: NTKClassifier(module()).predict(X), "not fitted"),
+    "GCV of other samples": (lambda: gcv_score(K, y[:4], [1.0]), "inconsistent"),
+    "GCV of no kernel": (lambda: gcv_score(X, y, [1.0]), "must be a Gram matrix"),
+    "GCV with alphas below zero": (lambda: gcv_score(K, y, [-1.0]), "alphas must be"),
+    "ranking a list": (lambda: rank_networks([module()], X, y), "must be a dict"),
+    "ranking nothing": (lambda: rank_networks({}, X, y), "at least one"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_with_a_reason(case):
+    run, message = CASES[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        run()
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "eigh"])
+def test_a_singular_kernel_takes_a_larger_alpha(solver):
+    """Two equal rows and alpha = 0: no inverse, but the limit of small ridges."""
+    twice = np.vstack([X, X])
+    with pytest.warns(UserWarning, match="not positive definite with alpha=0"):
+        model = NTKClassifier("precomputed", alpha=0, solver=solver, offset="zero").fit(
+            twice @ twice.T, np.concatenate([y, y])
+        )
+    assert model.alpha_ > 0
+    assert np.isfinite(model.decision_function(X @ twice.T)).all()
+
+
+def test_a_sketch_smaller_than_its_rank_takes_a_larger_alpha():
+    net = nn.Linear(4, 3).double()
+    model = NTKClassifier(net, alpha=0, n_components=20, random_state=0)
+    with pytest.warns(UserWarning, match="not positive definite with alpha=0"):
+        model.fit(X, y)
+    assert model.alpha_ > 0
+
+
+def test_a_failed_fit_leaves_nothing():
+    model = NTKClassifier(module()).fit(X, y)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(np.full_like(X, np.nan), y)
+    assert not [name for name in vars(model) if name.endswith("_")]
+    assert not hasattr(model, "_predictor")
