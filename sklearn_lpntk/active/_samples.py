@@ -1,0 +1,128 @@
+"""Samples of a query as the network and the kernel take them."""
+
+import warnings
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+from .._engine.evaluate import all_logits
+from .._engine.inputs import n_rows, parts_of, take
+from .._operator import KernelOperator
+from .._samples.datasets import Rows
+from .._samples.inputs import as_one_array
+from .._skorch.labels import ColumnEncoder
+from .._skorch.networks import Network
+from ..linearized._kernels import NAMES, Features, TangentKernel
+
+
+class Compared:
+    """Samples with the network's outputs, and what their kernel is made of.
+
+    Attributes
+    ----------
+    outputs : ndarray of shape (n_samples, n_outputs)
+    parts : list
+        Features, or arrays for a callable kernel.
+    """
+
+    def __init__(self, outputs, parts):
+        self.outputs, self.parts = outputs, parts
+
+    def __len__(self):
+        return len(self.outputs)
+
+    def with_more(self, other):
+        """These and others."""
+        return Compared(np.vstack([self.outputs, other.outputs]), self.parts + other.parts)
+
+
+class Comparer:
+    """Outputs and kernels of samples under one network.
+
+    Parameters
+    ----------
+    net : nn.Module, fitted skorch net, or fitted Pipeline that ends in one
+    kernel : str or callable
+    """
+
+    def __init__(self, net, kernel):
+        if not (callable(kernel) or kernel in NAMES):
+            raise ValueError(
+                f"kernel must be one of {', '.join(NAMES)}, or a callable kernel(X, Y); got "
+                f"{kernel!r}."
+            )
+        self.network, self.kernel = Network(net), kernel
+        self._net = net if isinstance(net, nn.Module) else FrozenEstimator(net)
+        self._features = None if callable(kernel) else Features(self.network, kernel)
+
+    def samples(self, X, name):
+        """X as compared samples."""
+        inputs = self.network.inputs(X, name)
+        outputs = self.outputs_of(inputs)
+        if self._features is None:
+            return Compared(outputs, [as_one_array(X, name)])
+        return Compared(outputs, [self._features(inputs)])
+
+    def pool(self, X, name="X_pool"):
+        """Inputs of a pool, which has no labels."""
+        inputs = self.network.inputs(X, name)
+        rows = next(iter(parts_of(inputs).values()))
+        if isinstance(rows, Rows) and rows.items.batch(range(1))[1] is not None:
+            warnings.warn(
+                f"{name} is a data set with labels, which are not looked at: a query is about "
+                "samples whose labels are not known.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return inputs
+
+    def outputs_of(self, inputs):
+        """The network's outputs."""
+        return all_logits(self.network.module, inputs).double().cpu().numpy()
+
+    def of_inputs(self, inputs, X, rows=None):
+        """Some rows of a pool as compared samples."""
+        rows = np.arange(n_rows(inputs)) if rows is None else rows
+        some = take(inputs, rows)
+        outputs = self.outputs_of(some)
+        if self._features is None:
+            return Compared(outputs, [as_one_array(X)[rows]])
+        return Compared(outputs, [self._features(some)])
+
+    def columns(self, y, n_outputs, name):
+        """Labels as columns of the outputs."""
+        y = np.asarray(y).reshape(-1)
+        columns = ColumnEncoder.for_net(FrozenEstimator(self._unfrozen), None, y).encode(y)
+        if len(columns) and columns.max() >= max(n_outputs, 2):
+            raise ValueError(
+                f"{name} contains {columns.max()}, and the network has {n_outputs} logit(s): "
+                f"labels must be columns from 0 to {max(n_outputs, 2) - 1}."
+            )
+        return columns
+
+    @property
+    def _unfrozen(self):
+        return self._net.estimator if isinstance(self._net, FrozenEstimator) else self._net
+
+    def matrix(self, left, right=None):
+        """The kernel of all pairs, (n R, m R) in double precision."""
+        if right is None:
+            if len(left.parts) == 1:
+                return self._block(left.parts[0])
+            right = left
+        rows = [np.hstack([self._block(a, b) for b in right.parts]) for a in left.parts]
+        return np.vstack(rows)
+
+    def _block(self, a, b=None):
+        if self._features is None:
+            K = np.array(self.kernel(a) if b is None else self.kernel(a, b), dtype=np.float64)
+            shape = len(a), len(a if b is None else b)
+            if K.shape != shape or not np.isfinite(K).all():
+                raise ValueError(
+                    f"kernel(X, Y) must return finite numbers of shape {shape}; got shape "
+                    f"{K.shape}" + ("." if K.shape != shape else " with NaN or infinity.")
+                )
+            return K
+        kernel = TangentKernel._kernel(a, b)
+        return KernelOperator._of(kernel).toarray()
