@@ -8,12 +8,12 @@ from torch import nn
 
 from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows, parts_of, take
-from .._operator import KernelOperator
 from .._samples.datasets import Rows
 from .._samples.inputs import as_one_array
 from .._skorch.labels import ColumnEncoder
 from .._skorch.networks import Network
 from ..linearized._kernels import NAMES, Features, TangentKernel
+from ._objectives import as_given
 
 
 class Compared:
@@ -44,15 +44,17 @@ class Comparer:
     ----------
     net : nn.Module, fitted skorch net, or fitted Pipeline that ends in one
     kernel : str or callable
+    form : {"logits", "probabilities"}
+        What the outputs are.
     """
 
-    def __init__(self, net, kernel):
+    def __init__(self, net, kernel, form="logits"):
         if not (callable(kernel) or kernel in NAMES):
             raise ValueError(
                 f"kernel must be one of {', '.join(NAMES)}, or a callable kernel(X, Y); got "
                 f"{kernel!r}."
             )
-        self.network, self.kernel = Network(net), kernel
+        self.network, self.kernel, self.form = Network(net), kernel, form
         self._net = net if isinstance(net, nn.Module) else FrozenEstimator(net)
         self._features = None if callable(kernel) else Features(self.network, kernel)
 
@@ -79,7 +81,8 @@ class Comparer:
 
     def outputs_of(self, inputs):
         """The network's outputs."""
-        return all_logits(self.network.module, inputs).double().cpu().numpy()
+        logits = all_logits(self.network.module, inputs).double().cpu().numpy()
+        return as_given(logits, self.form)
 
     def of_inputs(self, inputs, X, rows=None):
         """Some rows of a pool as compared samples."""
@@ -124,5 +127,4 @@ class Comparer:
                     f"{K.shape}" + ("." if K.shape != shape else " with NaN or infinity.")
                 )
             return K
-        kernel = TangentKernel._kernel(a, b)
-        return KernelOperator._of(kernel).toarray()
+        return TangentKernel.matrix(a, b)

@@ -2,7 +2,7 @@
 
 A sample has R rows of a kernel: 1 where it serves all outputs alike. With L the labelled samples
 and shift the ridge, ``S = k_UU - k_UL (k_LL + shift)^-1 k_LU`` is what is left of the kernel when L
-is known, and a label y' of the candidate x' moves the outputs at x from those of the labelled samples
+is known. A label y' of the candidate x' moves the outputs at x from those of the labelled samples
 alone by ``S[x, x'] (S[x', x'] + shift)^-1 (y' - f(x'))``: the bordered inverse.
 """
 

@@ -4,9 +4,9 @@ import numpy as np
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.utils import MISSING_LABEL, check_equal_missing_label, labeled_indices
 from sklearn.base import clone
-from skorch import NeuralNet
 from torch import nn
 
+from .._skorch.nets import is_skorch_net
 from ._query import LookaheadQuery
 
 __all__ = ["NTKLookahead"]
@@ -19,6 +19,9 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
     ----------
     objective, pseudo_labels, kernel, alpha, batch, max_candidates, preselection
         As in :class:`~sklearn_lpntk.active.LookaheadQuery`.
+    outputs : {"auto", "logits", "probabilities"}, default="auto"
+        As there; "auto" means "probabilities" for a network whose criterion is the cross-entropy,
+        scikit-activeml's default.
     missing_label : scalar, str, None or nan, default=nan
         What stands for a label that is not known.
     random_state : int, RandomState instance or None, default=None
@@ -63,6 +66,7 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
         batch="top",
         max_candidates=4000,
         preselection="random",
+        outputs="auto",
         missing_label=MISSING_LABEL,
         random_state=None,
     ):
@@ -74,6 +78,7 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
         self.batch = batch
         self.max_candidates = max_candidates
         self.preselection = preselection
+        self.outputs = outputs
 
     def query(
         self,
@@ -143,6 +148,7 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
             max_candidates=self.max_candidates,
             preselection=self.preselection,
             random_state=self.random_state_,
+            outputs=self._outputs(clf.neural_net_),
         ).fit(X[labelled], columns)
         chosen, steps = query._steps(X_candidates, batch_size)
         return self._answer(chosen, steps, rows, len(X), return_utilities)
@@ -152,12 +158,18 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
         if fit_clf:
             clf = clone(clf).fit(X, y)
         net = getattr(clf, "neural_net_", None)
-        if not isinstance(net, NeuralNet) or not isinstance(net.module_, nn.Module):
+        if not is_skorch_net(net):
             raise TypeError(
                 "clf must be a SkorchClassifier of scikit-activeml, fitted if fit_clf=False; got "
                 f"{type(clf).__name__}."
             )
         return clf
+
+    def _outputs(self, net):
+        if self.outputs != "auto":
+            return self.outputs
+        crossed = isinstance(net.criterion_, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss))
+        return "probabilities" if crossed else "logits"
 
     @staticmethod
     def _answer(chosen, steps, rows, n_samples, return_utilities):

@@ -45,17 +45,17 @@ def chosen(criterion, alphas, errors):
     return int(np.nanargmin(errors))
 
 
-def solve_dense(K, problem, alpha, alphas, time=None, *, by_eigenvalues=False):
-    """Kernel regression with a kernel matrix, which is used up.
+def prepared(K, problem):
+    """Scale and centre a kernel matrix, in place.
 
-    Parameters
-    ----------
-    K : ndarray of shape (N R, N R)
-    problem : Problem
-    alpha : float, "gcv" or "loo"
-    alphas : ndarray
-        What is compared.
-    time : float or None
+    Returns
+    -------
+    means : ndarray of shape (R, N R)
+        As of `Problem.centre`.
+    scale : float
+        The weighted mean of its diagonal.
+    height : float
+        The eigenvalue that the constants get where they are no direction of the regression.
     """
     means = problem.centre(K)
     scale = np.trace(K) / (problem.total * problem.n_rows)
@@ -68,6 +68,22 @@ def solve_dense(K, problem, alpha, alphas, time=None, *, by_eigenvalues=False):
     if problem.centred:  # the constants are eigenvectors of 0: now of a large number
         height = np.trace(K) / problem.n_rows
         K += height * problem.units @ problem.units.T
+    return means, scale, height
+
+
+def solve_dense(K, problem, alpha, alphas, time=None, *, by_eigenvalues=False):
+    """Kernel regression with a kernel matrix, which is used up.
+
+    Parameters
+    ----------
+    K : ndarray of shape (N R, N R)
+    problem : Problem
+    alpha : float, "gcv" or "loo"
+    alphas : ndarray
+        What is compared.
+    time : float or None
+    """
+    means, scale, height = prepared(K, problem)
     search = alpha if isinstance(alpha, str) else None
     if search or time is not None or by_eigenvalues:
         spectrum = Spectrum(K, problem, scale, height, time)

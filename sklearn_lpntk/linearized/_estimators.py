@@ -233,6 +233,12 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
         X, _ = given(self, X, reset=False, **self._kinds)
         if not is_network(self.net):
             return self._predictor(X) + self.intercept_
+        features, given_already = self._features_of(X)
+        found = self._predictor(features).reshape(-1, len(self.intercept_))
+        return found + self.intercept_ + given_already
+
+    def _features_of(self, X):
+        """Tangent features of checked samples, and what the network gives already."""
         network = self._network_of(self.net_)
         inputs = network.inputs(net_input(self.net_, prepared(self._steps, X)))
         features = Features(
@@ -244,8 +250,60 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
             self.memory,
             self._plan,
         )
-        found = self._predictor(features(inputs)).reshape(-1, len(self.intercept_))
-        return found + self.intercept_ + self._net_gives(network, inputs)
+        return features(inputs), self._net_gives(network, inputs)
+
+    def kernel_matrix(self, X, Y=None):
+        """The kernel of samples under the fitted network, or the callable.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, ...)
+            Samples, in any form that `fit` takes; with ``net="precomputed"`` their kernel already.
+        Y : array-like of shape (n_samples_Y, ...), default=None
+            None means X.
+
+        Returns
+        -------
+        K : ndarray of shape (n_samples_X * R, n_samples_Y * R)
+            In double precision; R is 1, or the number of the network's outputs with
+            ``kernel="entk"``. Rows are sample-major.
+
+        Raises
+        ------
+        ValueError
+            If X or Y has another shape than in `fit`, or NaN in it.
+        """
+        check_is_fitted(self)
+        both = [given(self, A, reset=False, **self._kinds)[0] for A in (X, Y) if A is not None]
+        if not is_network(self.net):
+            return np.array(both[0] if isinstance(self.net, str) else self.net(*both), np.float64)
+        return TangentKernel.matrix(*(self._features_of(A)[0] for A in both))
+
+    def targets_of(self, X, y):
+        """What `fit` regresses on: y or one-hot labels, less what the net gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples, in any form that `fit` takes.
+        y : array-like of shape (n_samples,), or of (n_samples, n_outputs) for regression
+            Numbers, or labels among ``classes_``.
+
+        Returns
+        -------
+        targets : ndarray of shape (n_samples, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            If y holds other labels than those seen in `fit`.
+        """
+        check_is_fitted(self)
+        targets = self._known_targets(np.asarray(y))
+        if self.offset != "net":
+            return targets
+        X, _ = given(self, X, reset=False, **self._kinds)
+        return targets - self._features_of(X)[1]
 
     def _of_classes(self, outputs):
         return outputs
@@ -400,6 +458,9 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _LinearizedNetwork):
     def _as_outputs(self, targets, y, n_logits):
         return targets
 
+    def _known_targets(self, y):
+        return y.astype(np.float64).reshape(len(y), -1)
+
     def predict(self, X):
         """Predict numbers.
 
@@ -541,7 +602,7 @@ class NTKClassifier(ClassifierMixin, _LinearizedNetwork):
 
     def _targets(self, y):
         self.classes_ = checked_classes(y)
-        self._columns = None
+        self._columns, self._n_logits = None, None
         return one_hot(np.searchsorted(self.classes_, y), len(self.classes_))
 
     @property
@@ -564,6 +625,7 @@ class NTKClassifier(ClassifierMixin, _LinearizedNetwork):
 
     def _as_outputs(self, targets, y, n_logits):
         """One-hot rows, in the columns of the net where these count; +-1 for its only logit."""
+        self._n_logits = n_logits
         if n_logits == 1 and len(self.classes_) == 2:
             self._columns = None
             return 2 * targets[:, 1:] - 1
@@ -577,6 +639,13 @@ class NTKClassifier(ClassifierMixin, _LinearizedNetwork):
         wide = np.zeros((len(targets), n_logits))
         wide[:, self._columns] = targets
         return wide
+
+    def _known_targets(self, y):
+        missing = np.setdiff1d(y, self.classes_)
+        if len(missing):
+            raise ValueError(f"y has the labels {missing.tolist()}, which fit has not seen.")
+        targets = one_hot(np.searchsorted(self.classes_, y), len(self.classes_))
+        return targets if self._n_logits is None else self._as_outputs(targets, y, self._n_logits)
 
     def _of_classes(self, outputs):
         return outputs if self._columns is None else outputs[:, self._columns]

@@ -90,6 +90,11 @@ class TangentKernel:
         right = left if right is None else Precise(right)
         return Kernel(left, right, schedule=known)
 
+    @classmethod
+    def matrix(cls, left, right=None):
+        """The kernel of all pairs of samples of features, an array of its own."""
+        return KernelOperator._of(cls._kernel(left, right)).toarray()
+
     @property
     def n_bytes(self):
         """Memory that the features take."""
@@ -109,8 +114,7 @@ class TangentKernel:
 
     def columns(self, samples):
         """The columns of some samples: (N R, n R)."""
-        kernel = self._kernel(self.features, subset(self.features, torch.from_numpy(samples)))
-        return KernelOperator._of(kernel).toarray()
+        return self.matrix(self.features, subset(self.features, torch.from_numpy(samples)))
 
     def phi(self):
         """The features of a sketch as one array (N R, m)."""

@@ -38,7 +38,10 @@ def labels(n_outputs):
 
 def outputs(net, X):
     with torch.no_grad():
-        return net(torch.as_tensor(X)).numpy()
+        z = net(torch.as_tensor(X)).numpy()
+    if FORM["form"] == "logits":
+        return z
+    return 2 / (1 + np.exp(-z)) - 1 if z.shape[1] == 1 else softmax(z, 1)
 
 
 def matrix(net, kernel, X, X2):
@@ -49,6 +52,15 @@ def matrix(net, kernel, X, X2):
 
 def targets(y, n_outputs):
     return 2.0 * y[:, None] - 1 if n_outputs == 1 else np.eye(n_outputs)[y]
+
+
+FORM = {"form": "logits"}  # of the reference: what its outputs are
+
+
+@pytest.fixture(params=["logits", "probabilities"])
+def form(request, monkeypatch):
+    monkeypatch.setitem(FORM, "form", request.param)
+    return request.param
 
 
 def directly(net, kernel, X_L, y_L, X_E, alpha, shift=None):
@@ -62,7 +74,13 @@ def directly(net, kernel, X_L, y_L, X_E, alpha, shift=None):
     return outputs(net, X_E) + change.reshape(len(X_E), -1), shift
 
 
+def classes(f):
+    return (f[:, 0] > 0).astype(int) if f.shape[1] == 1 else f.argmax(1)
+
+
 def probabilities(f):
+    if FORM["form"] == "probabilities":
+        return np.clip(f if f.shape[1] > 1 else np.hstack([1 - f, 1 + f]) / 2, 0, 1)
     return softmax(np.hstack([-f, f]) / 2 if f.shape[1] == 1 else f, 1)
 
 
@@ -70,7 +88,7 @@ def score_directly(net, kernel, y_L, objective, how, alpha, X_E):
     """One solve a candidate and label."""
     _, shift = directly(net, kernel, X_L, y_L, X_E, alpha)
     by = outputs(net, X_U) if how == "net" else directly(net, kernel, X_L, y_L, X_U, alpha)[0]
-    guess, f = probabilities(by).argmax(1), outputs(net, X_E)
+    guess, f = classes(by), outputs(net, X_E)
 
     def after(j, label):
         x, y = np.vstack([X_L, X_U[j : j + 1]]), np.append(y_L, label)
@@ -81,8 +99,7 @@ def score_directly(net, kernel, y_L, objective, how, alpha, X_E):
         if objective == "change":
             found[j] = np.linalg.norm(after(j, guess[j]) - f, axis=1).sum()
         elif objective == "agreement":
-            now = probabilities(after(j, guess[j])).argmax(1)
-            found[j] = (now != probabilities(f).argmax(1)).mean()
+            found[j] = (classes(after(j, guess[j])) != classes(f)).mean()
         else:
             p = probabilities(outputs(net, X_U[j : j + 1]))[0]
             risks = [1 - probabilities(after(j, k)).max(1).mean() for k in range(len(p))]
@@ -95,7 +112,7 @@ def score_directly(net, kernel, y_L, objective, how, alpha, X_E):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("how", ["net", "linearized"])
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_scores_by_a_solve_for_every_candidate(n_outputs, kernel, objective, how, elsewhere):
+def test_scores_by_a_solve_for_every_candidate(n_outputs, kernel, objective, how, elsewhere, form):
     net, y, alpha = module(n_outputs), labels(n_outputs), 1e-3
     if kernel == "entk" and n_outputs == 1:
         pytest.skip("the same as pntk")
@@ -111,15 +128,18 @@ def test_scores_by_a_solve_for_every_candidate(n_outputs, kernel, objective, how
         kernel=kernel,
         alpha=alpha,
         X_eval=X_E if elsewhere else None,
+        outputs=form,
     )
     assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", [*KERNELS, InfiniteWidthNTK()], ids=str)
 @pytest.mark.parametrize("n_new", [1, 3])
-def test_predictions_after_new_labels(kernel, n_new):
+def test_predictions_after_new_labels(kernel, n_new, form):
     net, y, y_new = module(), labels(3), np.arange(n_new) % 3
-    found = lookahead_predict(net, X_L, y, X_U[:n_new], y_new, X_E, kernel=kernel, alpha=1e-3)
+    found = lookahead_predict(
+        net, X_L, y, X_U[:n_new], y_new, X_E, kernel=kernel, alpha=1e-3, outputs=form
+    )
     _, shift = directly(net, kernel, X_L, y, X_E, 1e-3)
     x, all_y = np.vstack([X_L, X_U[:n_new]]), np.append(y, y_new)
     expected, _ = directly(net, kernel, x, all_y, X_E, 1e-3, shift)

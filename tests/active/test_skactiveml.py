@@ -64,7 +64,7 @@ def test_it_is_our_query():
     y, clf = partly(), classifier().fit(X, partly())
     ours = LookaheadQuery(clf.neural_net_.module_).fit(X[:20], y_true[:20])
     expected, scores = ours.query(X[20:], 4, return_utilities=True)
-    strategy = NTKLookahead(random_state=0)
+    strategy = NTKLookahead(outputs="logits", random_state=0)
     indices, utilities = strategy.query(
         X, y, clf, fit_clf=False, batch_size=4, return_utilities=True
     )
@@ -75,6 +75,16 @@ def test_it_is_our_query():
     for step in range(4):
         assert_array_equal(np.isnan(utilities[step, indices]), np.arange(4) < step)
         assert np.nanargmax(utilities[step]) == indices[step]
+
+
+def test_networks_trained_with_cross_entropy_count_by_their_probabilities():
+    y, clf = partly(), classifier().fit(X, partly())
+    found, named, other = (
+        NTKLookahead(**options, random_state=0).query(X, y, clf, False, batch_size=8)
+        for options in ({}, {"outputs": "probabilities"}, {"outputs": "logits"})
+    )
+    assert_array_equal(found, named)
+    assert set(found) != set(other)
 
 
 def test_candidates_by_index_and_as_samples():
