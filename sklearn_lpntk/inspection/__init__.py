@@ -9,8 +9,10 @@ from ._difficulty import DifficultyDisplay
 from ._forgetting import ForgettingDisplay
 from ._interaction import LabelInteractionDisplay
 from ._labels import ErrorPathDisplay, FlippedLabelsDisplay
+from ._linearized import GCVDisplay, SpectrumDisplay
 from ._pairs import SamplePairsDisplay
 from ._pruning import PruningCurveDisplay
+from ._queries import QueryCurveDisplay
 from ._relations import RelationsDisplay
 
 __all__ = [
@@ -19,8 +21,11 @@ __all__ = [
     "ErrorPathDisplay",
     "FlippedLabelsDisplay",
     "ForgettingDisplay",
+    "GCVDisplay",
     "LabelInteractionDisplay",
     "PruningCurveDisplay",
+    "QueryCurveDisplay",
     "RelationsDisplay",
     "SamplePairsDisplay",
+    "SpectrumDisplay",
 ]
