@@ -12,6 +12,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from ._runtime.memory import available
+from ._samples.given import n_samples_of
 from ._samples.labels import require_classes
 
 JITTERS = (0, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4)  # added to the ridge where H is PSD but for rounding
@@ -69,9 +70,16 @@ def gram_of(kernel, X):
     if isinstance(kernel, torch.nn.Module):
         raise TypeError(
             f"kernel is a network, {type(kernel).__name__}; pass its kernel, "
-            "lambda X: sklearn_lpntk.kernels.pntk_kernel(net, X)."
+            "lambda X: sklearn_lpntk.kernels.pntk_kernel(net, X), or a fitted "
+            "sklearn_lpntk.linearized.NTKClassifier of it."
         )
-    return checked_gram(kernel(X))
+    H = checked_gram(getattr(kernel, "kernel_matrix", kernel)(X))
+    if len(H) != n_samples_of(X):
+        raise ValueError(
+            f"kernel gives {len(H)} rows for {n_samples_of(X)} samples; one a sample is needed: of "
+            'a linearised network take kernel="pntk" or "entk_trace".'
+        )
+    return H
 
 
 def _blocks_below(n):

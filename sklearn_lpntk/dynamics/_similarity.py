@@ -5,9 +5,13 @@ from sklearn.utils import Bunch, gen_batches
 
 from .._engine.evaluate import all_logits
 from .._features import operator_of
+from .._gram import checked_number, one_hot
 from .._samples.columns import columns_of
 from .._skorch.networks import Network
 from ..kernels import empirical_ntk
+from ..linearized._fit import checked_alphas, solve
+from ..linearized._kernels import Features, TangentKernel
+from ..linearized._problem import Problem
 from ._validation import blamed, require_integer, require_same_samples
 
 
@@ -22,6 +26,7 @@ def train_test_similarity(
     n_partners=5,
     normalize=False,
     parameters=None,
+    alpha=1e-3,
 ):
     """Find the training samples that most help and most hurt each test sample.
 
@@ -41,7 +46,10 @@ def train_test_similarity(
     y_test : array of shape (n_test,), default=None
         Their labels; None takes the network's own predictions.
     kernels : str, callable, or sequence of them, default=("lpntk", "loss_gradient")
-        As in :func:`~sklearn_lpntk.kernels.empirical_ntk`, with one cotangent a sample.
+        As in :func:`~sklearn_lpntk.kernels.empirical_ntk`, with one cotangent a sample; or
+        "representer": what each training sample adds to the output of the test sample's label in
+        the linearised network, ``alpha_i k(x, x_i)`` of the kernel regression with the pseudo-NTK
+        of this network [2]_. They add up to that output, less a constant.
     n_partners : int, default=5
         Training samples at each end.
     normalize : bool, default=False
@@ -49,6 +57,8 @@ def train_test_similarity(
         ends for most test samples.
     parameters : str, sequence of str or callable, default=None
         Which parameters count, as in :func:`~sklearn_lpntk.kernels.empirical_ntk`.
+    alpha : float, default=1e-3
+        Ridge of "representer", in units of the mean of the kernel's diagonal.
 
     Returns
     -------
@@ -59,7 +69,8 @@ def train_test_similarity(
             Rows of X_train of the largest entries, falling, and of the smallest, rising. Ties
             go to the lowest row.
         ``helpful_values, harmful_values`` : ndarray of shape (n_test, n_partners)
-            The entries of the kernel, or cosines (0 where a sample has no gradient).
+            The entries of the kernel, or cosines (0 where a sample has no gradient); of
+            "representer" always the parts of the output.
 
     Raises
     ------
@@ -76,6 +87,8 @@ def train_test_similarity(
     ----------
     .. [1] Pruthi et al., "Estimating Training Data Influence by Tracing Gradient Descent",
        2020. arXiv:2002.08484
+    .. [2] Yeh et al., "Representer Point Selection for Explaining Deep Neural Networks", 2018.
+       arXiv:1811.09720, there for the last layer.
 
     Examples
     --------
@@ -106,6 +119,10 @@ def train_test_similarity(
         name = kernel if isinstance(kernel, str) else getattr(kernel, "__name__", str(kernel))
         if name in result:
             raise ValueError(f"Two kernels are called {name!r}; give them different __name__s.")
+        if name == "representer":
+            blocks = _representers(network, train, y_train, test, y_test, alpha, parameters)
+            result[name] = _extremes(blocks, n_partners)
+            continue
         operator = empirical_ntk(
             net, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
         )
@@ -116,8 +133,22 @@ def train_test_similarity(
         scales = None
         if normalize:
             scales = [_inverse_norms(f) for f in (operator.kernel.left, operator.kernel.right)]
-        result[name] = _extremes(operator, n_partners, scales)
+        result[name] = _extremes(_blocks(operator, scales), n_partners)
     return result
+
+
+def _representers(network, train, y_train, test, y_test, alpha, parameters):
+    """Blocks of rows of what training samples add to outputs of the linearised network."""
+    checked_number(alpha, "alpha", at_least=0)
+    features = [Features(network, "pntk", parameters)(inputs) for inputs in (train, test)]
+    n_logits = features[0].n_logits
+    outputs = 2.0 * y_train[:, None] - 1 if n_logits == 1 else one_hot(y_train, n_logits)
+    kernel, problem = TangentKernel(features[0]), Problem(outputs)
+    options = {"time": None, "solver": "auto", "n_components": None, "seed": 0}
+    dual = solve(kernel, problem, alpha, checked_alphas(alpha, None), **options)[0].dual
+    wanted = (2.0 * y_test - 1) * dual if n_logits == 1 else dual[:, y_test]
+    for rows in gen_batches(len(y_test), 256):
+        yield TangentKernel.matrix(features[1].take(rows), features[0]) * wanted[:, rows].T
 
 
 def _inverse_norms(features):
@@ -125,12 +156,16 @@ def _inverse_norms(features):
     return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def _extremes(operator, n_partners, scales):
-    parts = []
+def _blocks(operator, scales):
+    """Blocks of rows of the kernel, or of cosines."""
     for rows in gen_batches(operator.shape[0], 256):
         block = operator.block(rows, slice(None))
-        if scales is not None:
-            block = block * scales[0][rows, None] * scales[1]
+        yield block if scales is None else block * scales[0][rows, None] * scales[1]
+
+
+def _extremes(blocks, n_partners):
+    parts = []
+    for block in blocks:
         parts.append((*_largest(block, n_partners), *_largest(-block, n_partners)))
     helpful, helpful_values, harmful, negated = map(np.concatenate, zip(*parts))
     return Bunch(

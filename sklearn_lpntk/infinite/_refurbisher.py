@@ -50,9 +50,11 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
 
     Parameters
     ----------
-    kernel : callable or "precomputed", default=None
-        ``kernel(X)`` returns the Gram matrix; "precomputed": X is the Gram matrix. None means
-        ``InfiniteWidthNTK()``; pass one to search its parameters, as ``kernel__depth``.
+    kernel : callable, fitted linearised network or "precomputed", default=None
+        ``kernel(X)`` returns the Gram matrix; of a fitted
+        :class:`~sklearn_lpntk.linearized.NTKClassifier` or ``NTKRegressor`` its kernel counts (in
+        what is cloned, pass a ``FrozenEstimator`` of it); "precomputed": X is the Gram matrix.
+        None means ``InfiniteWidthNTK()``; pass one to search its parameters, as ``kernel__depth``.
     method : {"loo", "gradient"}, default="loo"
         What is flipped first: the largest leave-one-out margin, or the steepest descent of the
         block-diagonalisation error (Algorithm 1 of [1]_), which is worse in our experiments.
@@ -130,9 +132,9 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     Kernels without biases grow with the norms of the samples. Where norms mean nothing, as for
     images, ``sklearn.preprocessing.Normalizer`` in front restores a bit more: a point on MNIST.
 
-    lpNTK itself contains the labels and is no kernel for this;
-    :func:`~sklearn_lpntk.kernels.pntk_kernel` of a network that was not trained on these labels is:
-    ``kernel=lambda X: pntk_kernel(net, X)``.
+    lpNTK itself contains the labels and is no kernel for this; the kernel of a network that was not
+    trained on these labels is: ``kernel=NTKClassifier(net).fit(X, y)`` of a module ``net``, or
+    ``lambda X: pntk_kernel(net, X)``. One that was trained on them agrees with the wrong ones, too.
 
     Where classes overlap, right labels of hard samples are changed, too, and on data without wrong
     labels nothing else can happen. ``wrong_flip_share_`` says how likely: labels that are known by
@@ -161,7 +163,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "kernel": [callable, StrOptions({"precomputed"}), None],
+        "kernel": [callable, HasMethods(["kernel_matrix"]), StrOptions({"precomputed"}), None],
         "method": [StrOptions(set(RIDGES))],
         "ridge": [Interval(Real, 0, None, closed="left"), None],
         "beta": [Interval(Real, 0, None, closed="left")],

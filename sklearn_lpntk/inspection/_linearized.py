@@ -33,6 +33,7 @@ class GCVDisplay:
         Ridges in units of the mean of the kernel's diagonal, and mean squared errors, outputs
         summed.
     test_risk : ndarray of shape (n_alphas,), default=None
+        The same error on other samples.
 
     Attributes
     ----------
@@ -195,6 +196,7 @@ class SpectrumDisplay:
         Parameters
         ----------
         estimator : fitted NTKClassifier or NTKRegressor
+            Its network, kernel and offset count.
         X, y : array-like of shape (n_samples, ...) and (n_samples,)
             Samples and labels, or numbers.
         ax : matplotlib Axes or array of two, default=None

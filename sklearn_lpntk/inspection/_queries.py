@@ -4,6 +4,8 @@ import numpy as np
 
 from ._drawing import BLACK, COLORS, MARKERS, axes_for, legend_beside
 
+OTHERS = tuple(color for color in COLORS if color != BLACK)
+
 
 class QueryCurveDisplay:
     """Learning curves of query strategies, with bands.
@@ -89,7 +91,7 @@ class QueryCurveDisplay:
             k = others.index(name) if name in others else 0
             control = name == "random"
             style = {
-                "color": BLACK if control else COLORS[k % len(COLORS)],
+                "color": BLACK if control else OTHERS[k % len(OTHERS)],
                 "marker": MARKERS[k % len(MARKERS)],
                 "ls": "--" if control else "-",
                 "ms": 4,

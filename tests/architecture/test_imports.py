@@ -51,7 +51,9 @@ ALLOWED = {
         "_samples",
         "_skorch",
         "_features",
+        "_gram",
         "kernels",
+        "linearized",
     },
     "inspection": {
         "_runtime.progress",

@@ -7,6 +7,7 @@ from torch import nn
 
 from sklearn_lpntk.dynamics import predict_update, train_test_similarity
 from sklearn_lpntk.kernels import empirical_ntk, lpntk_kernel
+from sklearn_lpntk.linearized import NTKClassifier
 
 
 @pytest.fixture
@@ -99,3 +100,29 @@ def test_errors(problem):
         train_test_similarity(net, X, y[:3], X2, y2)
     with pytest.raises(ValueError, match="labels must be logit columns"):
         train_test_similarity(net, X, y + 1, X2, y2)
+
+
+@pytest.mark.parametrize("n_logits", [1, 3])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_representers_are_the_parts_of_the_linearised_output(n_logits, labelled):
+    """All parts of a test sample add up to its output, less the mean of the labels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, n_logits)).double()
+    X, X2 = torch.randn(30, 4).double(), torch.randn(300, 4).double()
+    y, y2 = np.arange(30) % max(n_logits, 2), np.arange(300) % max(n_logits, 2)
+    with torch.no_grad():
+        z = net(X2).numpy()
+    wanted = y2 if labelled else (z[:, 0] > 0).astype(int) if n_logits == 1 else z.argmax(1)
+    model = NTKClassifier(net, alpha=0.01).fit(X, y)
+    found = train_test_similarity(
+        net, X, y, X2, y2 if labelled else None, kernels="representer", n_partners=30, alpha=0.01
+    ).representer
+    total = found.helpful_values.sum(1)
+    decision = model.decision_function(X2) - (0 if n_logits == 1 else model.intercept_)
+    if n_logits == 1:
+        expected = (2 * wanted - 1) * (decision - model.intercept_[0])
+    else:
+        expected = decision[np.arange(300), wanted]
+    np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-10)
+    assert (np.diff(found.helpful_values) <= 0).all()
+    np.testing.assert_array_equal(found.harmful, found.helpful[:, ::-1])

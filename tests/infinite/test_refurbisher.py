@@ -5,10 +5,13 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -25,6 +28,8 @@ from sklearn_lpntk.infinite import (
 )
 from sklearn_lpntk.infinite._flips import Labelling, flips_of
 from sklearn_lpntk.infinite._labels import interactions
+from sklearn_lpntk.kernels import pntk_kernel
+from sklearn_lpntk.linearized import NTKClassifier
 
 X, Y = load_digits(return_X_y=True)
 
@@ -324,3 +329,37 @@ class TestRefurbishedClassifier:
 @pytest.mark.filterwarnings("ignore:The classes .* have one sample")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+class TestKernelOfALinearisedNetwork:
+    def drawn(self):
+        X, y = load_digits(return_X_y=True)
+        X, y = X[:300] / 16, y[:300]
+        noisy = np.where(np.arange(300) % 5 == 0, (y + 3) % 10, y)
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+        )
+        return net.double(), X, y, noisy
+
+    def test_it_repairs_labels(self):
+        net, X, y, noisy = self.drawn()
+        model = NTKClassifier(net).fit(X, noisy)
+        refurbisher = LabelRefurbisher(kernel=model).fit(X, noisy)
+        assert (refurbisher.labels_ == y).mean() > 0.9
+        called = LabelRefurbisher(kernel=lambda X: pntk_kernel(net, X)).fit(X, noisy)
+        np.testing.assert_array_equal(refurbisher.labels_, called.labels_)
+
+    def test_frozen_in_what_is_cloned(self):
+        net, X, y, noisy = self.drawn()
+        model = FrozenEstimator(NTKClassifier(net).fit(X, noisy))
+        pipe = RefurbishedClassifier(SVC(), refurbisher=LabelRefurbisher(kernel=model))
+        assert pipe.fit(X, noisy).score(X, y) > 0.93
+        with pytest.raises(NotFittedError, match="not fitted"):
+            clone(LabelRefurbisher(kernel=model.estimator)).fit(X, noisy)
+
+    def test_several_rows_a_sample_are_refused(self):
+        net, X, _, noisy = self.drawn()
+        model = NTKClassifier(net, kernel="entk").fit(X[:40], noisy[:40])
+        with pytest.raises(ValueError, match=r"400 rows for 40 samples.*entk_trace"):
+            LabelRefurbisher(kernel=model).fit(X[:40], noisy[:40])
