@@ -2,8 +2,8 @@
 
 Images: backbones trained on the digits 0 to 4 get a new head and 50 labels of the digits 5 to 9.
 Texts: a sentence encoder (MiniLM) as it was trained, cut after some layers, and with new weights;
-sentences of three topics, those of the test in other words. Every backbone is fine-tuned as a whole,
-from several heads.
+sentences of three topics, those of the test in other words. Every backbone is fine-tuned as a
+whole, from several heads.
 """
 
 import copy
@@ -230,7 +230,8 @@ def summary(name, rows):
         "claim": f"Slides, GCV ranks pretrained networks before fine-tuning; {name}, "
         f"{len(rows[0]['gcv'])} networks, {len(rows)} seeds",
         "paper": "GCV of the eNTK predicts the risk after fine-tuning",
-        "here": f"Kendall's tau {mean:.2f} in the mean over seeds; of the means {overall(rows):.2f}",
+        "here": f"Kendall's tau {mean:.2f} in the mean over seeds; "
+        f"of the means {overall(rows):.2f}",
         "verdict": "reproduced" if mean >= 0.6 else "a single draw of few labels ranks badly",
     }
 
