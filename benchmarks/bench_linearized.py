@@ -2,9 +2,8 @@
 
 ``python benchmarks/bench_linearized.py`` (``pip install -e '.[bench]'`` for GPyTorch). The peers get
 the same kernel matrix in double precision: `KernelRidge` of scikit-learn by its Cholesky solver,
-GPyTorch's exact Gaussian process by its default (Cholesky below 800 rows, then conjugate gradients)
-with Cholesky forced where it is the faster. ``--large`` runs conjugate gradients at N = 20,000 and
-a sketch of 4,096 at N = 60,000 of MNIST instead.
+GPyTorch's exact Gaussian process by Cholesky, and by conjugate gradients at its own tolerance.
+``--large`` runs conjugate gradients at N = 20,000 and a sketch of 4,096 at N = 60,000 of MNIST.
 """
 
 import argparse

@@ -51,7 +51,7 @@ autodoc_default_options = {
     "members": True,
     "inherited-members": False,
     # written by scikit-learn, with references into its own documentation
-    "exclude-members": "set_score_request",
+    "exclude-members": "set_fit_request, set_score_request",
 }
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

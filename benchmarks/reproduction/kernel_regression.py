@@ -152,7 +152,7 @@ def summary(name, rows):
     parts, orders = [], []
     for kind in NETS:
         means = {m: values(rows, kind, m).mean() for m in METHODS if len(values(rows, kind, m))}
-        parts.append(f"**{kind}** " + ", ".join(f"{m} {v:.1f}" for m, v in means.items()))
+        parts.append(f"**{kind}**: " + ", ".join(f"{m} {v:.1f}" for m, v in means.items()))
         holds = means["pNTK"] < means["infinite NTK"], means["pNTK"] < means["SGD"]
         orders.append(
             f"{kind}: pNTK {'below' if holds[0] else 'not below'} the infinite NTK, "

@@ -190,6 +190,17 @@ def curve(data, seed, loss, strategy):
     return {"accuracy": found, "cpu_s": round(seconds / N_CYCLES, 3)}
 
 
+DRAWN = (
+    "random",
+    "margin",
+    "BADGE",
+    "one SGD step",
+    "infinite NTK",
+    "look-ahead",
+    "look-ahead, sequential",
+)
+
+
 # -- fidelity -----------------------------------------------------------------------------
 
 
@@ -354,7 +365,7 @@ def figure(rows):
     drawing = Figure(figsize=(11, 4), layout="constrained")
     n_labels = N_START + N_QUERIES * np.arange(N_CYCLES + 1)
     for ax, loss in zip(drawing.subplots(1, 2, sharey=True), LOSSES, strict=True):
-        results = {s: curves(rows, loss, s) / 100 for s in STRATEGIES}
+        results = {s: curves(rows, loss, s) / 100 for s in DRAWN}
         QueryCurveDisplay.from_results(n_labels, results, ax=ax)
         ax.set_title(LOSSES[loss])
     return drawing

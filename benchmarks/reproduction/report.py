@@ -31,6 +31,11 @@ ORDER = (
     ),
     "infinite_refurbishment_mnist_5000",
     *(f"label_errors_{data}" for data in ("mnist", "cifar", "digits")),
+    "widths",
+    *(f"kernel_regression_{data}" for data in ("digits", "mnist", "cifar")),
+    *(f"gcv_risk_{data}" for data in ("digits", "mnist")),
+    *(f"ranking_{data}" for data in ("images", "texts")),
+    *(f"lookahead_{data}" for data in ("digits", "mnist")),
 )
 
 

@@ -33,6 +33,7 @@ def gcv_score(K, Y, alphas):
     -------
     score : Bunch
         ``alphas`` : ndarray of shape (n_alphas,)
+            As given.
         ``gcv`` : ndarray of shape (n_alphas,)
             An estimate of the mean squared error on new samples, outputs summed: lower is better.
         ``degrees_of_freedom`` : ndarray of shape (n_alphas,)
@@ -111,7 +112,8 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None):
     Returns
     -------
     ranking : Bunch
-        ``order`` : list of names, the best first.
+        ``order`` : list
+            Names, the best first.
         ``gcv`` : dict of name -> float
             The error of the best ridge, of one-hot labels or of y, outputs summed.
         ``alpha`` : dict of name -> float

@@ -3,6 +3,7 @@ error that names the remedy.
 """
 
 import re
+import warnings
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -23,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from sklearn_lpntk import FarthestPointClustering, LpNTKTransformer, RedundancyPruner
+from sklearn_lpntk.active import LookaheadQuery, lookahead_scores
 from sklearn_lpntk.dynamics import (
     difficulty_correlation,
     entk_convergence,
@@ -44,6 +46,7 @@ from sklearn_lpntk.inspection import (
     RelationsDisplay,
 )
 from sklearn_lpntk.kernels import empirical_ntk, entk_kernel, lpntk_kernel, pntk_kernel
+from sklearn_lpntk.linearized import NTKClassifier, NTKRegressor, rank_networks
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.filterwarnings("ignore:.* labels were changed")
@@ -139,6 +142,19 @@ def transformed(net, X, y):
     return LpNTKTransformer(net, output="kernel", random_state=0).fit_transform(X, y)
 
 
+def looked_ahead(net, X, y):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*which are not looked at")
+        return lookahead_scores(net, X, y, X, alpha=0.1)
+
+
+def asked(net, X, y):
+    query = LookaheadQuery(net, alpha=0.1, max_candidates=10, random_state=0).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*which are not looked at")
+        return query.update(X, y).query(X, 2, return_utilities=True)[1]
+
+
 def frozen(net):
     return FrozenEstimator(net) if not isinstance(net, nn.Module) else net
 
@@ -167,11 +183,31 @@ WITH_NET = {
     ),
     "LpNTKTransformer": lambda net, X, y: transformed(frozen(net), X, y),
     "RedundancyPruner": lambda net, X, y: pruned(frozen(net), X, y),
+    "NTKClassifier": lambda net, X, y: (
+        NTKClassifier(frozen(net), alpha=0.1, offset="net").fit(X, y).decision_function(X)
+    ),
+    "NTKRegressor": lambda net, X, y: (
+        NTKRegressor(frozen(net), alpha=0.1, kernel="entk").fit(X, np.eye(3)[y]).predict(X)
+    ),
+    "rank_networks": lambda net, X, y: list(
+        rank_networks({"a": net}, X, y, alphas=[0.1, 1.0]).gcv.values()
+    ),
+    "lookahead_scores": lambda net, X, y: looked_ahead(net, X, y),
+    "LookaheadQuery": lambda net, X, y: asked(net, X, y),
 }
 # what needs none: (X, y) -> numbers
 WITHOUT = {
     "default pruner": lambda X, y: pruned(None, X, y),
     "default transformer": lambda X, y: transformed(None, X, y),
+    "default NTKClassifier": lambda X, y: (
+        NTKClassifier(random_state=0, alpha=0.1).fit(X, y).decision_function(X)
+    ),
+    "default NTKRegressor": lambda X, y: (
+        NTKRegressor(random_state=0, alpha=0.1).fit(X, y).predict(X)
+    ),
+    "NTKClassifier of a kernel": lambda X, y: (
+        NTKClassifier(InfiniteWidthNTK(), alpha=0.1).fit(X, y).decision_function(X)
+    ),
     "retrained": lambda X, y: RedundancyPruner(random_state=0).fit(X, y).predict_proba(X),
     "random": lambda X, y: (
         RedundancyPruner(LogisticRegression(), strategy="random", random_state=0)
@@ -273,6 +309,7 @@ def test_without_a_network(entry, kind):
 
     # a truncated SVD keeps what tells samples apart, not their coordinates
     reduced = kind.startswith("sparse") and entry in {"default transformer", "retrained"}
+    reduced |= kind.startswith("sparse") and entry.startswith("default NTK")
     reduced |= kind.startswith("sparse") and entry in {"default pruner", "LabelRefurbisher"}
     reduced |= kind.startswith("sparse") and entry == "RefurbishedClassifier"
     expected = find(X)
