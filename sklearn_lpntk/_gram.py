@@ -184,8 +184,9 @@ class Factor:
             self.ridge = ridge + jitter
             np.copyto(A, H.T)
             A.flat[:: len(H) + 1] += self.ridge * scale
+            largest = A.diagonal().max()
             self._chol, failed = dpotrf(A, lower=1, clean=0, overwrite_a=1)
-            if not failed:
+            if not failed and is_sound(self._chol, largest):
                 break
         else:
             raise not_positive(ridge, self.ridge, option)
@@ -228,6 +229,11 @@ class Factor:
             part = part.reshape(len(part), -1, size)
             np.einsum("kia,kib->iab", part, part, out=blocks[start : start + step], optimize=True)
         return blocks
+
+
+def is_sound(L, largest):
+    """Whether the pivots of a Cholesky factor are more than rounding of the largest entry."""
+    return L.diagonal().min() ** 2 > 20 * len(L) * np.finfo(float).eps * largest
 
 
 def not_positive(ridge, highest, option):

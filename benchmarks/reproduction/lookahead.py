@@ -319,7 +319,7 @@ def tables(rows, beside):
             lines = [
                 f"{LOSSES[loss]}: correlation with the changes by real training, {len(some)} seeds"
             ]
-            lines += [f"  {k:<27}{v:.2f}" for k, v in means.items()]
+            lines += [f"  {k:<45}{v:.2f}" for k, v in means.items()]
             speed = np.median([r["speedup"] for r in some])
             lines.append(f"  CPU time of a retraining / of a candidate's score: {speed:,.0f}")
             blocks.append("\n".join(lines))

@@ -106,7 +106,8 @@ def lookahead_scores(
         As in :class:`~sklearn_lpntk.linearized.NTKClassifier`, or a callable ``kernel(X, Y=None)``
         of arrays, such as :class:`~sklearn_lpntk.infinite.InfiniteWidthNTK`.
     alpha : float >= 0, default=1e-6
-        Ridge, in units of the mean of the diagonal of the labelled samples' kernel.
+        Ridge, in units of the mean of the diagonal of the labelled samples' kernel. Below 1e-10 it
+        counts as that.
     X_eval : array-like of shape (n_eval, ...), default=None
         Where changes are looked at; None means the pool.
     outputs : {"logits", "probabilities"}, default="logits"
@@ -264,7 +265,7 @@ class LookaheadQuery(BaseEstimator):
         .9 GB for 4,000 candidates. None takes all.
     preselection : {"random", "uncertainty"}, default="random"
         Draw candidates, and look at changes in these; or take those with the smallest margin
-        between the two largest logits, and look at changes in as many that are drawn.
+        between the two largest outputs, and look at changes in as many that are drawn.
     random_state : int, RandomState instance or None, default=None
         Draws candidates.
 
@@ -357,8 +358,8 @@ class LookaheadQuery(BaseEstimator):
         UserWarning
             If ``alpha`` is too small for the kernel, so that a larger one was taken.
         """
-        self._validate_params()
         vars(self).pop("_known", None)
+        self._validate_params()
         self._random = check_random_state(self.random_state)
         self._known = _Known(
             self.net, X_labelled, y_labelled, self.kernel, self.alpha, self.outputs
@@ -427,7 +428,12 @@ class LookaheadQuery(BaseEstimator):
     def _fitted(self):
         if not hasattr(self, "_known"):
             raise NotFittedError("This LookaheadQuery is not fitted yet; call fit first.")
+        self._validate_params()
+        self._known.comparer.require_same_network()
         return self._known
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_known")
 
     def _steps(self, X_pool, n_queries):
         """Indices of a batch, and the utilities by which each was chosen: (n_steps, n_pool)."""
@@ -466,7 +472,9 @@ class LookaheadQuery(BaseEstimator):
         """Positions among the candidates, the best first; ties go to the first."""
         taken = []
         for step in range(len(utilities)):
-            found = scores(candidates, outputs, self.objective, self.pseudo_labels, self.outputs)
+            found = scores(
+                candidates, outputs, self.objective, self.pseudo_labels, self._known.comparer.form
+            )
             found[taken] = np.nan
             utilities[step, rows] = found
             if self.batch == "top":

@@ -1,16 +1,21 @@
 """Samples of a query as the network and the kernel take them."""
 
+import copy
 import warnings
 
 import numpy as np
+import torch
 from sklearn.frozen import FrozenEstimator
-from torch import nn
+from sklearn.pipeline import Pipeline
 
 from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows, parts_of, take
 from .._samples.datasets import Rows
+from .._samples.digest import data_digest
 from .._samples.inputs import as_one_array
+from .._samples.tables import is_frame
 from .._skorch.labels import ColumnEncoder
+from .._skorch.nets import unfrozen
 from .._skorch.networks import Network
 from ..linearized._kernels import NAMES, Features, TangentKernel
 from ._objectives import as_given
@@ -55,20 +60,48 @@ class Comparer:
                 f"{kernel!r}."
             )
         self.network, self.kernel, self.form = Network(net), kernel, form
-        self._net = net if isinstance(net, nn.Module) else FrozenEstimator(net)
+        net = unfrozen(net)
+        self._net = FrozenEstimator(unfrozen(net[-1]) if isinstance(net, Pipeline) else net)
+        self._names, self._state = None, self._state_now()
         self._features = None if callable(kernel) else Features(self.network, kernel)
 
     def samples(self, X, name):
         """X as compared samples."""
-        inputs = self.network.inputs(X, name)
+        inputs = self._inputs(X, name)
         outputs = self.outputs_of(inputs)
         if self._features is None:
-            return Compared(outputs, [as_one_array(X, name)])
-        return Compared(outputs, [self._features(inputs)])
+            return Compared(outputs, [np.array(as_one_array(X, name))])
+        features = self._features(inputs)
+        if not features.in_memory:  # they are computed anew, so that X must stay as it is
+            features = self._features(copy.deepcopy(inputs))
+        return Compared(outputs, [features])
+
+    def _inputs(self, X, name):
+        """X as the network takes it, whose columns must be those of the first X."""
+        names = [str(c) for c in X.columns] if is_frame(X) else None
+        if self._names is not None and names is not None and names != self._names:
+            raise ValueError(
+                f"{name} has the columns {names[:5]}, and the labelled samples {self._names[:5]}: "
+                "pass the same ones, in the same order."
+            )
+        self._names = self._names or names
+        return self.network.inputs(X, name)
+
+    def require_same_network(self):
+        """Refuse a network that has changed: its kernel and outputs would not fit."""
+        if self._state_now() != self._state:
+            raise ValueError(
+                "The network has changed since fit: call fit again, with the samples that it was "
+                "trained on."
+            )
+
+    def _state_now(self):
+        state = self.network.module.state_dict()
+        return data_digest({k: v.reshape(-1) for k, v in state.items() if torch.is_tensor(v)})
 
     def pool(self, X, name="X_pool"):
         """Inputs of a pool, which has no labels."""
-        inputs = self.network.inputs(X, name)
+        inputs = self._inputs(X, name)
         rows = next(iter(parts_of(inputs).values()))
         if isinstance(rows, Rows) and rows.items.batch(range(1))[1] is not None:
             warnings.warn(
@@ -96,17 +129,13 @@ class Comparer:
     def columns(self, y, n_outputs, name):
         """Labels as columns of the outputs."""
         y = np.asarray(y).reshape(-1)
-        columns = ColumnEncoder.for_net(FrozenEstimator(self._unfrozen), None, y).encode(y)
+        columns = ColumnEncoder.for_net(self._net, None, y).encode(y)
         if len(columns) and columns.max() >= max(n_outputs, 2):
             raise ValueError(
                 f"{name} contains {columns.max()}, and the network has {n_outputs} logit(s): "
                 f"labels must be columns from 0 to {max(n_outputs, 2) - 1}."
             )
         return columns
-
-    @property
-    def _unfrozen(self):
-        return self._net.estimator if isinstance(self._net, FrozenEstimator) else self._net
 
     def matrix(self, left, right=None):
         """The kernel of all pairs, (n R, m R) in double precision."""

@@ -9,7 +9,18 @@ alone by ``S[x, x'] (S[x', x'] + shift)^-1 (y' - f(x'))``: the bordered inverse.
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from .._gram import JITTERS, not_positive, warn_of_jitter
+from .._gram import JITTERS, is_sound, not_positive, warn_of_jitter
+
+LEAST = 1e-10  # ridge, in units of the mean of the kernel's diagonal
+
+
+def _factor(A):
+    """A Cholesky factor, or None where there is none that is more than rounding."""
+    try:
+        L = cholesky(A, lower=True)
+    except LinAlgError:
+        return None
+    return L if is_sound(L, A.diagonal().max()) else None
 
 
 class Labelled:
@@ -31,17 +42,17 @@ class Labelled:
                 f"The mean of the kernel's diagonal is {scale:.3g}; it must be positive: no "
                 "parameter changes an output of any labelled sample."
             )
+        # candidates that are labelled already have S = 0: it must be divided by something
+        least = max(alpha, LEAST)
         for jitter in JITTERS:
-            self.shift = (alpha + jitter) * scale
-            try:
-                self.factor = cholesky(K + self.shift * np.eye(len(K)), lower=True)
+            self.shift = (least + jitter) * scale
+            self.factor = _factor(K + self.shift * np.eye(len(K)))
+            if self.factor is not None:
                 break
-            except LinAlgError:
-                continue
         else:
-            raise not_positive(alpha, alpha + JITTERS[-1], "alpha")
+            raise not_positive(alpha, least + JITTERS[-1], "alpha")
         if jitter:
-            warn_of_jitter(alpha, alpha + jitter, "alpha")
+            warn_of_jitter(alpha, least + jitter, "alpha")
         self.whitened = self.whiten(residuals)
 
     def whiten(self, B):
@@ -58,7 +69,11 @@ class Labelled:
         residuals : ndarray of shape (k R, C)
         """
         B, n = self.whiten(cross), len(self.factor)
-        corner = cholesky(K + self.shift * np.eye(len(K)) - B.T @ B, lower=True)
+        corner = K + self.shift * np.eye(len(K)) - B.T @ B
+        jitter = 0.0
+        while (found := _factor(corner + jitter * np.eye(len(K)))) is None:
+            jitter = max(2 * jitter, self.shift)  # of samples that are there already
+        corner = found
         more = object.__new__(Labelled)
         more.shift = self.shift
         more.factor = np.zeros((n + len(K), n + len(K)))

@@ -5,10 +5,10 @@ import numpy as np
 from ..linearized._curves import alignment, risk_curves
 from ..linearized._fit import checked_alphas
 from ..linearized._problem import Problem
-from ._drawing import BLACK, BLUE, ORANGE, VERMILION, axes_for, grid_for, legend_beside
+from ._drawing import BLACK, BLUE, ORANGE, VERMILION, axes_for, grid_for, legend_beside, vector
 
 
-def _problem_of(estimator, X, y):
+def _problem_of(estimator, X, y, sample_weight=None):
     """The problem that a fitted estimator solved, for given samples, and their kernel matrix."""
     if not hasattr(estimator, "kernel_matrix"):
         raise TypeError(
@@ -18,7 +18,13 @@ def _problem_of(estimator, X, y):
     K, targets = estimator.kernel_matrix(X), estimator.targets_of(X, y)
     if K.shape[0] != K.shape[1]:
         raise ValueError(f"X must be the kernel matrix of the training samples; got {K.shape}.")
-    return Problem(targets, len(K) // len(targets), estimator.offset), K
+    n_rows, weights = len(K) // len(targets), None
+    if sample_weight is not None:
+        weights = vector(sample_weight, "sample_weight", len(targets)).astype(float)
+        used = np.flatnonzero(weights > 0)
+        rows = (used[:, None] * n_rows + np.arange(n_rows)).ravel()
+        K, targets, weights = K[np.ix_(rows, rows)], targets[used], weights[used]
+    return Problem(targets, n_rows, estimator.offset, weights), K
 
 
 class GCVDisplay:
@@ -64,7 +70,17 @@ class GCVDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, X_test=None, y_test=None, *, alphas=None, ax=None, **line_kw
+        cls,
+        estimator,
+        X,
+        y,
+        X_test=None,
+        y_test=None,
+        *,
+        alphas=None,
+        sample_weight=None,
+        ax=None,
+        **line_kw,
     ):
         """Draw the risks of a fitted estimator's kernel for many ridges.
 
@@ -78,6 +94,8 @@ class GCVDisplay:
             Other samples, for the test risk.
         alphas : array-like, default=None
             Ridges; None means 41 from 1e-7 to 1e3.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in `fit`.
         ax : matplotlib Axes, default=None
             Where it is drawn; None means new ones.
         **line_kw
@@ -87,11 +105,14 @@ class GCVDisplay:
         -------
         display : GCVDisplay
         """
-        problem, K = _problem_of(estimator, X, y)
+        problem, K = _problem_of(estimator, X, y, sample_weight)
         K_test = targets = None
         if X_test is not None:
             given = isinstance(estimator.net, str)
             K_test = estimator.kernel_matrix(X_test, None if given else X)
+            if sample_weight is not None:
+                used = np.repeat(np.asarray(sample_weight) > 0, problem.n_rows)
+                K_test = K_test[:, used]
             targets = estimator.targets_of(X_test, y_test)
         found = risk_curves(K, problem, checked_alphas("gcv", alphas), K_test, targets)
         display = cls(
@@ -190,7 +211,7 @@ class SpectrumDisplay:
         self.eigenvalues, self.shares, self.ridge = eigenvalues, shares, ridge
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, ax=None, **line_kw):
+    def from_estimator(cls, estimator, X, y, *, sample_weight=None, ax=None, **line_kw):
         """Draw the spectrum of a fitted estimator's kernel.
 
         Parameters
@@ -199,6 +220,8 @@ class SpectrumDisplay:
             Its network, kernel and offset count.
         X, y : array-like of shape (n_samples, ...) and (n_samples,)
             Samples and labels, or numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in `fit`.
         ax : matplotlib Axes or array of two, default=None
             Where it is drawn; None means new ones.
         **line_kw
@@ -208,7 +231,7 @@ class SpectrumDisplay:
         -------
         display : SpectrumDisplay
         """
-        problem, K = _problem_of(estimator, X, y)
+        problem, K = _problem_of(estimator, X, y, sample_weight)
         eigenvalues, shares = alignment(K, problem)
         unit = eigenvalues.sum() / len(K)
         display = cls(eigenvalues=eigenvalues / unit, shares=shares, ridge=estimator.alpha_)

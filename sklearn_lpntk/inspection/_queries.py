@@ -1,5 +1,7 @@
 """Accuracy by the number of labels, for strategies that ask for them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ._drawing import BLACK, COLORS, MARKERS, axes_for, legend_beside
@@ -60,9 +62,12 @@ class QueryCurveDisplay:
         display : QueryCurveDisplay
         """
         n_labels = np.asarray(n_labels)
-        scores = {name: np.atleast_2d(np.asarray(v, float)) for name, v in results.items()}
-        if not scores:
-            raise ValueError("results must hold the scores of at least one strategy.")
+        if not isinstance(results, Mapping) or not results:
+            raise ValueError("results must be a dict with the scores of at least one strategy.")
+        try:
+            scores = {name: np.atleast_2d(np.asarray(v, float)) for name, v in results.items()}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"results must hold numbers, as many in every run: {error}") from error
         for name, values in scores.items():
             if n_labels.ndim != 1 or values.ndim != 2 or values.shape[1] != len(n_labels):
                 raise ValueError(

@@ -66,7 +66,7 @@ def prepared(K, problem):
         )
     height = 0.0
     if problem.centred:  # the constants are eigenvectors of 0: now of a large number
-        height = np.trace(K) / problem.n_rows
+        height = 2 * np.trace(K) / problem.n_rows  # larger than any eigenvalue
         K += height * problem.units @ problem.units.T
     return means, scale, height
 
@@ -107,8 +107,11 @@ def _by_cholesky(K, problem, alpha, scale, height):
     if problem.centred:
         blocks -= _unit_blocks(problem) / (height + shift)
         trace -= problem.n_rows / (height + shift)
-    missing = problem.total * problem.n_rows - len(K)  # rows that weights stand for
-    error = gcv(shift**2 * (dual**2).sum(), missing + shift * trace, problem.total, problem.n_rows)
+    squares, left = (dual**2).sum(), trace  # both without the shift, which may be 0
+    if problem.weights is not None:
+        missing = problem.total * problem.n_rows - len(K)  # rows that weights stand for
+        squares, left = shift**2 * squares, missing + shift * trace
+    error = gcv(squares, left, problem.total, problem.n_rows)
     loo = problem.left_out(dual, constants, blocks)
     return Solution(dual.copy(), None, alpha, np.array([error]), loo)
 
@@ -155,6 +158,8 @@ class Spectrum:
         return Solution(dual, None, float(alpha), errors, loo)
 
     def gcv(self, alpha):
+        if self.time is None:  # its limit, where alpha is 0
+            alpha = max(alpha, SMALLEST * self.w[-1] / self.scale)
         problem, apply = self.problem, self.filter(alpha)
         left = apply.residual(self.w)
         squares = ((left[:, None] * self.targets) ** 2).sum()

@@ -2,6 +2,7 @@
 
 import copy
 from numbers import Integral, Real
+from types import SimpleNamespace
 
 import numpy as np
 from sklearn.base import (
@@ -22,6 +23,7 @@ from .._gram import one_hot
 from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.given import given, n_samples_of
+from .._samples.labels import require_classes, require_targets
 from .._skorch.labels import ColumnEncoder, checked_classes, require_known
 from .._skorch.nets import as_outputs, is_skorch_net, net_input, trained
 from .._skorch.networks import Network, require_classifier, require_regressor
@@ -124,6 +126,7 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
         if is_network(self.net):
             warn_if_never_found(self)
         with unfitted_on_error(self):
+            self._used = SimpleNamespace(**self.get_params(deep=False))
             alphas = checked_alphas(self.alpha, self.alphas, self.time)
             progress = FitProgress(self, 3, X, y, verbose=self.verbose)
             X, y = given(self, X, y, numbers=is_regressor_shell(self), **self._kinds)
@@ -154,9 +157,8 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
 
     @property
     def _kinds(self):
-        if is_network(self.net):
-            return kinds_taken(self.net)
-        return {"any_dtype": callable(self.net)}
+        net = self._used.net
+        return kinds_taken(net) if is_network(net) else {"any_dtype": callable(net)}
 
     def _of_kernel(self, X):
         """A kernel that needs no network."""
@@ -197,7 +199,7 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
     def _network_of(self, net):
         """What is linearised: the default net, which is small, in double precision."""
         network = Network(net)
-        if self.net is None:
+        if self._used.net is None:
             network.module = copy.deepcopy(network.module).double()
         return network
 
@@ -211,7 +213,7 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
 
     def _net_gives(self, network, inputs):
         """f_0, the net's outputs where these are the offset."""
-        if self.offset != "net":
+        if self._used.offset != "net":
             return 0.0
         return all_logits(network.module, inputs).double().cpu().numpy()
 
@@ -231,7 +233,7 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
         """f of samples: (n_samples, n_outputs)."""
         check_is_fitted(self)
         X, _ = given(self, X, reset=False, **self._kinds)
-        if not is_network(self.net):
+        if not is_network(self._used.net):
             return self._predictor(X) + self.intercept_
         features, given_already = self._features_of(X)
         found = self._predictor(features).reshape(-1, len(self.intercept_))
@@ -243,11 +245,11 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
         inputs = network.inputs(net_input(self.net_, prepared(self._steps, X)))
         features = Features(
             network,
-            self.kernel,
-            self.parameters,
-            self.n_components,
+            self._used.kernel,
+            self._used.parameters,
+            self._used.n_components,
             self._seed,
-            self.memory,
+            self._used.memory,
             self._plan,
         )
         return features(inputs), self._net_gives(network, inputs)
@@ -275,8 +277,9 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         both = [given(self, A, reset=False, **self._kinds)[0] for A in (X, Y) if A is not None]
-        if not is_network(self.net):
-            return np.array(both[0] if isinstance(self.net, str) else self.net(*both), np.float64)
+        net = self._used.net
+        if not is_network(net):
+            return np.array(both[0] if isinstance(net, str) else net(*both), np.float64)
         return TangentKernel.matrix(*(self._features_of(A)[0] for A in both))
 
     def targets_of(self, X, y):
@@ -299,8 +302,19 @@ class _LinearizedNetwork(CallbackSupportMixin, BaseEstimator):
             If y holds other labels than those seen in `fit`.
         """
         check_is_fitted(self)
+        if y is None or len(y) != n_samples_of(X):
+            found = "none" if y is None else f"{len(y)} of them"
+            raise ValueError(
+                f"y must hold a target for each of the {n_samples_of(X)} samples; got {found}."
+            )
+        require = require_targets if is_regressor_shell(self) else require_classes
+        require(y)
         targets = self._known_targets(np.asarray(y))
-        if self.offset != "net":
+        if targets.shape[1] != len(self.intercept_):
+            raise ValueError(
+                f"y has {targets.shape[1]} outputs, and fit had {len(self.intercept_)}."
+            )
+        if self._used.offset != "net":
             return targets
         X, _ = given(self, X, reset=False, **self._kinds)
         return targets - self._features_of(X)[1]
@@ -607,7 +621,7 @@ class NTKClassifier(ClassifierMixin, _LinearizedNetwork):
 
     @property
     def _needs_columns(self):
-        return self.kernel == "entk" or self.offset == "net"
+        return self._used.kernel == "entk" or self._used.offset == "net"
 
     @staticmethod
     def _require_kind(net):
@@ -641,6 +655,7 @@ class NTKClassifier(ClassifierMixin, _LinearizedNetwork):
         return wide
 
     def _known_targets(self, y):
+        y = y.reshape(-1)
         missing = np.setdiff1d(y, self.classes_)
         if len(missing):
             raise ValueError(f"y has the labels {missing.tolist()}, which fit has not seen.")

@@ -84,19 +84,21 @@ def _solver_of(kernel, problem, alpha, time, solver, n_components):
     features = isinstance(kernel, TangentKernel)
     if solver == "auto" and n_components is not None and features and n_components < n:
         return "primal"
-    limit = limit_of(torch.device("cpu"))
+    limit, why = limit_of(torch.device("cpu")), 'solver="cg" knows no eigenvalues of the kernel'
     if solver == "auto":
-        fits = limit is None or not features or COPIES * 8 * n * n <= limit
+        size = COPIES * 8 * n * n
+        fits = limit is None or not features or size <= limit
         solver = "eigh" if fits else "cg"
+        why = f"its matrix of {n:,} rows takes {size / 2**30:.3g} GiB" + (
+            "" if limit is None else f", of {limit / 2**30:.3g} that may be used"
+        )
         if fits and isinstance(alpha, Real) and time is None:
             solver = "cholesky"
     if solver == "cg" and not features:
         raise ValueError('solver="cg" multiplies by features of a network; net is a kernel.')
     if solver == "cg" and (isinstance(alpha, str) or time is not None):
         raise ValueError(
-            f"alpha={alpha!r} and time={time!r} need the eigenvalues of the kernel, and its matrix "
-            f"of {n:,} rows takes {COPIES * 8 * n * n / 2**30:.3g} GiB"
-            + ("" if limit is None else f", of {limit / 2**30:.3g} that may be used")
-            + ": pass n_components= for a sketch, or a number as alpha with time=None."
+            f"alpha={alpha!r} and time={time!r} need the eigenvalues of the kernel, and {why}: "
+            "pass n_components= for a sketch, or a number as alpha with time=None."
         )
     return solver

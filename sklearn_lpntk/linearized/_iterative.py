@@ -4,11 +4,12 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
-from .._gram import warn
+from .._gram import JITTERS, warn, warn_of_jitter
 from .._runtime.progress import report
 from ._dense import Solution
 
-RANK = 1024  # columns of the kernel that the preconditioner knows
+RANK = 2048  # columns of the kernel that the preconditioner knows
+ROWS = 1024  # of them that are transformed at once
 TOLERANCE = 1e-6  # of the residual, relative to the target
 MOST = 1000  # iterations
 
@@ -26,6 +27,9 @@ def solve_iterative(kernel, problem, alpha, seed):
         Draws the columns for the preconditioner.
     """
     scaled = Scaled(kernel, problem)
+    if alpha < JITTERS[1]:
+        warn_of_jitter(alpha, JITTERS[1], "alpha")
+        alpha = JITTERS[1]
     shift = alpha * scaled.scale
     precondition = nystrom(scaled, shift, seed)
     dual, n_iter, error = conjugate_gradients(
@@ -73,12 +77,14 @@ class Scaled:
         return self.left(self.kernel.matmul(self._right(V)))
 
     def left(self, B):
-        """Rows of the raw kernel as those of this one."""
+        """Rows of the raw kernel as those of this one, in place."""
         problem = self.problem
         if problem.centred:
-            means = problem.ones.T @ (problem.root * B) / problem.total
-            B = B - np.tile(means, (len(problem.Y), 1))
-        return problem.root * B
+            weights = problem.root * problem.ones / problem.total
+            blocks = B.reshape(len(problem.Y), problem.n_rows, -1)
+            blocks -= weights.T @ B
+        B *= problem.root
+        return B
 
     def _right(self, V):
         problem = self.problem
@@ -101,7 +107,9 @@ def nystrom(scaled, shift, seed):
     samples = np.sort(np.random.default_rng(seed).choice(N, rank, replace=False))
     B = scaled.kernel.columns(samples)
     rows = (samples[:, None] * R + np.arange(R)).ravel()
-    K = B[rows]
+    K = B[rows].copy()
+    if not np.trace(K) > 0:  # samples without gradient: nothing is known of the others
+        return lambda V: V / shift
     jitter = 1e-12
     while True:
         try:
@@ -109,7 +117,10 @@ def nystrom(scaled, shift, seed):
             break
         except LinAlgError:
             jitter *= 10
-    B = scaled.left(solve_triangular(L, B.T, lower=True).T)
+    for start in range(0, len(B), ROWS):
+        block = slice(start, start + ROWS)
+        B[block] = solve_triangular(L, B[block].T, lower=True).T
+    B = scaled.left(B)
     inner = cho_factor(B.T @ B + shift * np.eye(B.shape[1]), lower=True)
     return lambda V: (V - B @ cho_solve(inner, B.T @ V)) / shift
 

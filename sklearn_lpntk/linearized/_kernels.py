@@ -1,10 +1,12 @@
 """Where a kernel matrix comes from: a network's features, a callable, or the caller."""
 
+import copy
 import sys
 
 import numpy as np
 import torch
 
+from .._engine.inputs import take
 from .._engine.kernel import TILE_ROWS, Kernel
 from .._engine.sources import Precise, subset
 from .._features import extract, features_key, make_extractor
@@ -12,6 +14,8 @@ from .._gram import checked_gram, gram_of
 from .._operator import KernelOperator
 from .._runtime.cache import cached
 
+FEW = 8  # samples by which vanishing sums of outputs are found
+CANCELLED = 1e-9  # of the squared norm of a single output's gradient
 NAMES = "pntk", "pntk_first", "entk", "entk_trace"
 SIDE = 2 * TILE_ROWS["cpu"]  # rows of a tile in double precision
 
@@ -42,27 +46,47 @@ class Features:
         extractor = make_extractor(self.network, plan=given, **self._options)
 
         def compute():
+            if given is None and self._options["kernel"] == "pntk":
+                _require_sums(self.network, inputs, self._options["parameters"])
             return extract(extractor, inputs, None, *self._sketch), extractor.plan
 
         if self._memory is None:
-            features, self.plan = compute()
+            features, plan = compute()
         else:
             key = self.key(inputs, extractor) | {"plan": repr(given)}
-            features, self.plan = cached(
+            features, plan = cached(
                 self._memory, "tangent features", compute, key, worth=_is_in_memory
             )
-        if given is not None and not self.plan.fits(given):
+        if given is not None and not plan.fits(given):
             raise ValueError(
                 "These samples take a path through the network that no training sample took, on "
                 "which parameters are used in another way; their features do not fit those of the "
                 "training samples. Fit again with such samples among them."
             )
+        self.plan = plan
         return features
 
     def key(self, inputs, extractor=None):
         """What the features of samples depend on, by name."""
         extractor = extractor or make_extractor(self.network, **self._options)
         return features_key(extractor, [(inputs, None)], *self._sketch)
+
+
+def _require_sums(network, inputs, parameters):
+    """Refuse the sum of outputs that add up to a constant: its gradients are rounding."""
+    few = take(inputs, slice(0, FEW))
+
+    extractors = (
+        make_extractor(network, kernel=kernel, parameters=parameters)
+        for kernel in ("pntk", "pntk_first")
+    )
+    norms = [float(extractor(few).diagonal().double().mean()) for extractor in extractors]
+    if norms[0] < CANCELLED * norms[1]:
+        raise ValueError(
+            'kernel="pntk" compares sums of the outputs, and those of this network add up to a '
+            "constant, whatever its parameters are (a last softmax, or a normalisation over the "
+            'outputs?): take kernel="entk_trace", or "entk".'
+        )
 
 
 def _is_in_memory(found):
@@ -200,7 +224,8 @@ class GivenKernel:
 
     def predictor(self, solution):
         """What predicts from other samples, or from their kernel with the training samples."""
-        return OfKernel(self.function, None if self.function is None else self.X, solution.dual)
+        X = None if self.function is None else copy.deepcopy(self.X)  # it may change
+        return OfKernel(self.function, X, solution.dual)
 
 
 class OfKernel:

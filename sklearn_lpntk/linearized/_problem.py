@@ -112,13 +112,14 @@ class Problem:
             G times the scaled constants.
         blocks : ndarray of shape (N, R, R)
             Blocks of G on its diagonal.
+
+        A sample without others has nan.
         """
         N, R = len(self.Y), self.n_rows
         rows = residuals.reshape(N, R, -1)
         if self.offset == "mean":
             others = self.total - self.w
-            if not (others > 0).all():
-                raise ValueError("Leaving a sample out needs two samples with a positive weight.")
+            others = np.where(others > 1e-12 * self.total, others, np.nan)  # there are none
             shift = (self.w / others)[:, None] * (self.mean - self.Y)  # mean of the others - mean
             rows = rows - constants.reshape(N, R, R) @ shift.reshape(N, R, -1)
         left = np.linalg.solve(blocks, rows).reshape(N, -1)

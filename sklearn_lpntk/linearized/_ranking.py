@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch, check_array, check_consistent_length
-from sklearn.utils.multiclass import type_of_target
-from torch import nn
 
-from .._gram import checked_gram
-from .._skorch.nets import is_skorch_net, unfrozen
-from .._skorch.scoring import ends_in_skorch
+from .._gram import checked_gram, one_hot
+from .._samples.datasets import Items, is_dataset
+from .._samples.given import n_samples_of
+from .._samples.labels import require_classes, require_targets
+from .._skorch.labels import checked_classes
+from .._skorch.networks import Network
 from ._dense import Spectrum
-from ._estimators import NTKClassifier, NTKRegressor
-from ._fit import checked_alphas
+from ._fit import checked_alphas, solve
+from ._kernels import NAMES, Features, TangentKernel
 from ._problem import Problem
 
 
@@ -89,7 +89,7 @@ def gcv_score(K, Y, alphas):
     )
 
 
-def rank_networks(networks, X, y, *, kernel="pntk", alphas=None):
+def rank_networks(networks, X, y, *, kernel="pntk", alphas=None, task="auto"):
     """Rank networks by how well their linearisation would learn a task.
 
     Each network's tangent kernel, as the network is, gets the generalised cross-validation error of
@@ -108,6 +108,9 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None):
         As in :class:`NTKClassifier`.
     alphas : array-like, default=None
         Ridges that are compared, in units of the mean of a kernel's diagonal.
+    task : {"auto", "classification", "regression"}, default="auto"
+        What y is: "auto" takes floating numbers and several columns for numbers to be predicted,
+        all else for labels of classes.
 
     Returns
     -------
@@ -151,26 +154,59 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None):
             "networks must be a dict of at least one name and network; got "
             f"{type(networks).__name__}."
         )
-    values = np.asarray(y)
-    kind = type_of_target(values)
-    regression = kind.startswith("continuous") or kind == "multilabel-indicator"
-    estimator = NTKRegressor if regression or values.ndim > 1 else NTKClassifier
+    if kernel not in NAMES:
+        raise ValueError(f"kernel must be one of {', '.join(NAMES)}; got {kernel!r}.")
+    alphas, targets = checked_alphas("gcv", alphas), _targets(X, y, task)
     gcv, alpha = {}, {}
     for name, net in networks.items():
-        model = estimator(
-            _as_it_is(net), kernel=kernel, alpha="gcv", alphas=alphas, random_state=0
-        ).fit(X, y)
-        gcv[name], alpha[name] = float(model.gcv_values_.min()), model.alpha_
+        network = Network(net)
+        inputs = network.inputs(X)
+        given = TangentKernel(Features(network, kernel)(inputs))
+        outputs = _of_rows(targets, given, name)
+        solution, _ = solve(
+            given,
+            Problem(outputs, given.n_rows),
+            "gcv",
+            alphas,
+            time=None,
+            solver="auto",
+            n_components=None,
+            seed=0,
+        )
+        gcv[name], alpha[name] = float(solution.gcv.min()), solution.alpha
     return Bunch(order=sorted(gcv, key=gcv.get), gcv=gcv, alpha=alpha)
 
 
-def _as_it_is(net):
-    """A network that is not trained again."""
-    if isinstance(net, nn.Module):
-        return net
-    if not (is_skorch_net(net) or ends_in_skorch(net)):
-        raise TypeError(
-            "networks must hold nn.Modules, fitted skorch nets or Pipelines that end in one; got "
-            f"{type(net).__name__}."
+def _targets(X, y, task):
+    """Numbers, or one-hot labels, the same for all networks."""
+    if task not in ("auto", "classification", "regression"):
+        raise ValueError(f'task must be "auto", "classification" or "regression"; got {task!r}.')
+    y = Items(X).labels() if y is None and is_dataset(X) else y
+    values = np.asarray(y)
+    if task == "auto":
+        several = values.ndim > 1 and values.shape[1:] != (1,)
+        task = "regression" if several or values.dtype.kind == "f" else "classification"
+    if len(values) != n_samples_of(X):
+        raise ValueError(f"y has {len(values)} targets for {n_samples_of(X)} samples.")
+    if task == "regression":
+        require_targets(values)
+        return values.astype(np.float64).reshape(len(values), -1)
+    require_classes(values)
+    values = values.reshape(-1)
+    classes = checked_classes(values)
+    return one_hot(np.searchsorted(classes, values), len(classes))
+
+
+def _of_rows(targets, kernel, name):
+    """The targets as outputs of a network: all of them, where one kernel serves all."""
+    K = kernel.features.n_logits
+    if kernel.features.n_cotangents == 1 and K > 1:
+        return targets
+    if K == 1 and targets.shape[1] == 2:  # one column, with the errors of both
+        return (targets[:, 1:] - targets[:, :1]) / 2**0.5
+    if kernel.features.n_cotangents == K > 1 and targets.shape[1] != K:
+        raise ValueError(
+            f'{name!r} has {K} outputs, and y {targets.shape[1]}: kernel="entk" needs as many; '
+            "take another kernel."
         )
-    return FrozenEstimator(unfrozen(net))
+    return targets

@@ -4,11 +4,15 @@ import pickle
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
 from skorch.helper import SliceDict
 from torch import nn
@@ -344,8 +348,101 @@ def test_a_pool_with_labels_is_told_that_they_are_not_looked_at():
     assert_array_equal(found, LookaheadQuery(module()).fit(X_L, labels(3)).query(X_U, 3))
 
 
-def test_a_singular_kernel_takes_a_larger_alpha():
-    twice, y = np.vstack([X_L, X_L]), np.tile(labels(3), 2)
-    with pytest.warns(UserWarning, match="not positive definite with alpha=0"):
-        scores = lookahead_scores(module(), twice, y, X_U, alpha=0)
-    assert np.isfinite(scores).all()
+def test_samples_that_are_labelled_already_without_a_ridge():
+    """Nothing is left of the kernel there, and nothing is divided by nothing."""
+    net, y = module(width=100), labels(3)
+    pool = np.vstack([X_L, X_U, X_U])
+    for options in ({}, {"pseudo_labels": "linearized"}, {"objective": "expected_risk"}):
+        exact, near = (
+            lookahead_scores(net, X_L, y, pool, alpha=alpha, **options) for alpha in (0, 1e-9)
+        )
+        assert_allclose(exact, near, rtol=1e-3)
+    twice = np.vstack([X_L, X_L])
+    scores = lookahead_scores(net, twice, np.tile(y, 2), X_U, alpha=0)
+    assert_allclose(scores, lookahead_scores(net, X_L, y, X_U, alpha=0), rtol=1e-3)
+    query = LookaheadQuery(net, alpha=0, batch="sequential").fit(X_L, y)
+    assert len(set(query.query(pool, 20))) == 20
+    before = query.query(X_U, return_utilities=True)[1]
+    after = query.update(X_L[:3], y[:3]).query(X_U, return_utilities=True)[1]
+    assert_allclose(after, before, rtol=1e-2)
+
+
+class TestWhatChanges:
+    def test_columns_in_another_order_are_refused(self):
+        names = list("abcd")
+        frame, pool = (pd.DataFrame(A, columns=names) for A in (X_L, X_U))
+        query = LookaheadQuery(module()).fit(frame, labels(3))
+        query.query(pool)
+        for run in (
+            lambda: query.query(pool[names[::-1]]),
+            lambda: query.update(pool[names[::-1]][:1], [0]),
+            lambda: lookahead_scores(module(), frame, labels(3), pool[names[::-1]]),
+        ):
+            with pytest.raises(ValueError, match=r"has the columns \['d', 'c', 'b', 'a'\]"):
+                run()
+
+    def test_a_network_that_was_trained_further_is_refused(self):
+        net = module()
+        query = LookaheadQuery(net).fit(X_L, labels(3))
+        with torch.no_grad():
+            net[0].weight.add_(0.1)
+        for run in (lambda: query.query(X_U), lambda: query.update(X_U[:1], [0])):
+            with pytest.raises(ValueError, match="has changed since fit"):
+                run()
+
+    @pytest.mark.parametrize("kernel", ["pntk", InfiniteWidthNTK()], ids=str)
+    @pytest.mark.parametrize("in_memory", [False, True])
+    def test_arrays_that_change_afterwards(self, kernel, in_memory, monkeypatch):
+        if not in_memory:
+            monkeypatch.setattr("sklearn_lpntk._features.limit_of", lambda device: 1)
+        x = X_L.copy()
+        query = LookaheadQuery(module(), kernel=kernel).fit(x, labels(3))
+        expected = query.query(X_U, return_utilities=True)[1]
+        x *= 5
+        assert_allclose(query.query(X_U, return_utilities=True)[1], expected)
+
+    @pytest.mark.filterwarnings("ignore:No rule covers")
+    def test_a_refused_pool_leaves_the_query_as_it_was(self):
+        class Branching(nn.Module):
+            """Uses a weight in another way where a sample is far off."""
+
+            def __init__(self):
+                super().__init__()
+                self.hidden, self.out = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+
+            def forward(self, x):
+                h = self.hidden(x)
+                if (x[:, 0] > 10).any():
+                    h = h + (self.hidden.weight**2).sum() * 1e-2 * x[:, :1]
+                return self.out(torch.tanh(h))
+
+        query = LookaheadQuery(Branching()).fit(X_L, labels(3))
+        expected = query.query(X_U, return_utilities=True)[1]
+        far = X_U.copy()
+        far[:, 0] = 11
+        for _ in range(2):
+            with pytest.raises(ValueError, match="take a path through the network"):
+                query.query(far)
+        assert_allclose(query.query(X_U, return_utilities=True)[1], expected)
+
+    def test_parameters_that_are_set_afterwards_are_checked(self):
+        query = LookaheadQuery(module()).fit(X_L, labels(3))
+        with pytest.raises(ValueError, match="'batch' parameter"):
+            query.set_params(batch="foo").query(X_U)
+        check_is_fitted(query)
+
+    def test_labels_of_a_net_in_a_pipeline(self):
+        net = NeuralNetClassifier(
+            module().float(),
+            criterion=nn.CrossEntropyLoss,
+            train_split=None,
+            verbose=0,
+            lr=1e-6,
+        )
+        pipe = make_pipeline(StandardScaler(), net).fit(X_L.astype(np.float32), labels(3))
+        net.classes = np.array(["a", "b", "c"])
+        names = net.classes[labels(3)]
+        found = lookahead_scores(pipe, X_L.astype(np.float32), names, X_U.astype(np.float32))
+        scaled = [pipe[0].transform(A.astype(np.float32)) for A in (X_L, X_U)]
+        expected = lookahead_scores(net.module_, scaled[0], labels(3), scaled[1])
+        assert_allclose(found, expected, rtol=1e-4)

@@ -47,7 +47,9 @@ PREPARED = """
     from sklearn_lpntk.dynamics import predict_update
     from sklearn_lpntk.infinite import LabelRefurbisher
     from sklearn_lpntk.inspection import PruningCurveDisplay
+    from sklearn_lpntk.active import LookaheadQuery
     from sklearn_lpntk.kernels import lpntk_kernel
+    from sklearn_lpntk.linearized import NTKClassifier
     X, y = load_iris(return_X_y=True)
     net = torch.nn.Linear(4, 3)
 """
@@ -63,6 +65,8 @@ WORKS = {
     "transformer": "LpNTKTransformer(random_state=0, n_components=8).fit_transform(X, y)",
     "clustering": "FarthestPointClustering(5).fit(X)",
     "refurbisher": "assert len(LabelRefurbisher().fit(X, y).labels_) == 150",
+    "linearised": "assert NTKClassifier(random_state=0).fit(X, y).score(X, y) > 0.9",
+    "look-ahead": "assert len(LookaheadQuery(net).fit(X[::9], y[::9]).query(X, 3)) == 3",
     "cache": """
     import tempfile
     with tempfile.TemporaryDirectory() as folder:

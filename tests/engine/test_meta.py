@@ -6,9 +6,11 @@ import torch
 from sklearn_lpntk._engine.cotangents import COTANGENTS, find_cotangent
 from sklearn_lpntk._engine.directional import DirectionalDerivative, mean_gradient
 from sklearn_lpntk._engine.extract import Extractor
+from sklearn_lpntk._engine.kernel import Kernel
 from sklearn_lpntk._engine.parameters import select_parameters
 from sklearn_lpntk._engine.session import borrowed
 from sklearn_lpntk._engine.sketch import Sketch
+from sklearn_lpntk._engine.sources import Precise
 from sklearn_lpntk.dynamics._stacked import _Training
 from sklearn_lpntk.kernels import KernelOperator
 
@@ -42,6 +44,8 @@ def test_core_on_meta(name, kernel):
     assert features.materialise().device.type == "meta"
     for _, _, tile in KernelOperator(features).kernel.tiles():
         assert tile.device.type == "meta"
+    for _, _, tile in Kernel(Precise(features)).tiles():
+        assert (tile.device.type, tile.dtype) == ("meta", torch.float64)
     V = torch.empty(len(X) * R, 2, dtype=torch.float64, device="meta")
     assert features.dots(features.weighted_sums(V.float()), 2).shape == V.shape
     assert Sketch(8, 0)(features).materialise().shape == (len(X) * R, 8)

@@ -112,3 +112,23 @@ def test_refused():
         GCVDisplay.from_estimator(object(), X, y)
     with pytest.raises(ValueError, match="which fit has not seen"):
         SpectrumDisplay.from_estimator(NTKClassifier(module()).fit(X, y % 3), X, y)
+
+
+def test_weights_and_targets_of_another_shape():
+    w = np.r_[np.full(60, 10.0), np.zeros(60)]
+    model = NTKClassifier(module(), alpha="gcv").fit(X, y, sample_weight=w)
+    display = GCVDisplay.from_estimator(model, X, y, X_test, y_test, sample_weight=w)
+    assert_allclose(display.gcv, model.gcv_values_, rtol=1e-7)
+    assert len(SpectrumDisplay.from_estimator(model, X, y, sample_weight=w).shares) == 60
+    one = NTKRegressor(module(1)).fit(X, X[:, 10])
+    for target, message in (
+        (np.ones((80, 4)), "4 outputs, and fit had 1"),
+        (np.ones(7), "each of the 80 samples; got 7"),
+        (None, "got none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GCVDisplay.from_estimator(one, X, X[:, 10], X_test, target)
+    column = GCVDisplay.from_estimator(NTKClassifier(module()).fit(X, y), X, y[:, None])
+    assert column.gcv.shape == (41,)
+    with pytest.raises(ValueError, match="as many in every run"):
+        QueryCurveDisplay.from_results([20, 30], {"random": [[0.5], [0.5, 0.6]]})

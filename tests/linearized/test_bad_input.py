@@ -201,3 +201,117 @@ def test_a_failed_fit_leaves_nothing():
         model.fit(np.full_like(X, np.nan), y)
     assert not [name for name in vars(model) if name.endswith("_")]
     assert not hasattr(model, "_predictor")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_singular_kernels_never_pass_for_regular_ones(seed):
+    """Six samples and five parameters: rounding makes some factors succeed."""
+    draw = np.random.default_rng(seed)
+    x, t = draw.normal(size=(6, 4)), draw.normal(size=6)
+    torch.manual_seed(seed)
+    with pytest.warns(UserWarning, match="not positive definite with alpha=0"):
+        model = NTKRegressor(nn.Linear(4, 1).double(), alpha=0, offset="zero").fit(x, t)
+    A = np.hstack([x, np.ones((6, 1))])
+    assert np.allclose(model.predict(x), A @ np.linalg.lstsq(A, t, rcond=None)[0], atol=1e-4)
+
+
+def test_outputs_that_add_up_to_a_constant():
+    """Their sum has no gradient but for rounding."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3), nn.Softmax(1))
+
+    class Centred(nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            self.net = net[:3].to(dtype)
+
+        def forward(self, x):
+            z = self.net(x)
+            return z - z.mean(1, keepdim=True)
+
+    for dtype in (torch.float32, torch.float64):
+        with pytest.raises(ValueError, match="add up to a constant"):
+            NTKClassifier(Centred(dtype)).fit(X, y)
+    assert NTKClassifier(Centred(torch.float64), kernel="entk_trace").fit(X, y).score(X, y) > 0.9
+
+
+def test_no_ridge_and_no_gradient_for_conjugate_gradients():
+    Z = np.zeros((40, 10))
+    Z[0], Z[1] = 1, np.arange(10)
+    net, t = nn.Linear(10, 1, bias=False).double(), np.arange(40.0)
+    expected = NTKRegressor(net, offset="zero").fit(Z, t).predict(Z)
+    for seed in range(4):
+        model = NTKRegressor(net, offset="zero", solver="cg", random_state=seed).fit(Z, t)
+        assert np.allclose(model.predict(Z), expected, atol=1e-3)
+    with pytest.warns(UserWarning, match="with alpha=0; 1e-10 was taken"):
+        NTKClassifier(module(), solver="cg", alpha=0, random_state=0).fit(X, y)
+
+
+def test_gcv_without_a_ridge_is_its_limit():
+    K, t = np.diag(np.linspace(1, 2, 30)) + 0.1, rng.normal(size=30)
+    limit = gcv_score(K, t, [1e-12]).gcv
+    assert np.allclose(gcv_score(K, t, [0]).gcv, limit)
+    for solver in ("cholesky", "eigh"):
+        model = NTKRegressor("precomputed", alpha=0, offset="zero", solver=solver).fit(K, t)
+        assert np.allclose(model.gcv_values_, limit)
+
+
+def test_one_sample_with_weight_has_no_leave_one_out():
+    w = np.zeros(30)
+    w[3] = 2
+    model = NTKRegressor(module(1)).fit(X, y, sample_weight=w)
+    assert np.isnan(model.loo_predictions_[3]).all()
+    assert np.allclose(model.predict(X), y[3])
+
+
+def test_parameters_set_after_fit_wait_for_the_next():
+    model = NTKRegressor(module(), alpha=0.1).fit(X, np.eye(3)[y])
+    before = model.predict(X)
+    for name, value in {"kernel": "entk", "offset": "net", "n_components": 3}.items():
+        assert np.array_equal(model.set_params(**{name: value}).predict(X), before)
+    assert np.array_equal(model.set_params(net="precomputed").predict(X), before)
+
+
+def test_a_kernel_of_samples_that_change_afterwards():
+    x = X.copy()
+    model = NTKRegressor(lambda A, B=None: A @ (A if B is None else B).T).fit(x, y)
+    before = model.predict(X)
+    x *= 3
+    assert np.array_equal(model.predict(X), before)
+
+
+class TestRankings:
+    def test_one_logit_and_two_have_the_same_targets(self):
+        one = nn.Linear(4, 1).double()
+
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one = one
+
+            def forward(self, x):
+                return torch.cat([self.one(x), 0 * x[:, :1]], 1)
+
+        for kernel in ("pntk", "entk_trace"):
+            gcv = rank_networks({"one": one, "two": Two()}, X, y > 0, kernel=kernel).gcv
+            assert np.isclose(gcv["one"], gcv["two"])
+
+    def test_what_the_targets_are(self):
+        nets = {"a": module(), "b": module(1)}
+        numbers = rank_networks(nets, X, X[:, 0].round())
+        assert np.isclose(
+            numbers.gcv["a"],
+            NTKRegressor(module(), alpha="gcv").fit(X, X[:, 0].round()).gcv_values_.min(),
+        )
+        labels = rank_networks(nets, X, y)
+        assert rank_networks(nets, X, y[:, None]).gcv == labels.gcv
+        assert rank_networks(nets, X, y.astype(float), task="classification").gcv == labels.gcv
+        assert rank_networks(nets, X, np.array(["u", "v", "w"])[y]).gcv == labels.gcv
+        assert rank_networks(nets, X, y, task="regression").gcv != labels.gcv
+        with pytest.raises(ValueError, match="task must be"):
+            rank_networks(nets, X, y, task="ranking")
+
+    def test_a_fitted_net_of_another_task(self):
+        ranking = rank_networks({"net": trained(y), "module": module()}, X, np.arange(30) % 5)
+        assert set(ranking.order) == {"net", "module"}
+        with pytest.raises(ValueError, match="needs as many"):
+            rank_networks({"module": module()}, X, np.arange(30) % 5, kernel="entk")

@@ -127,13 +127,14 @@ def test_predictions_by_features_and_by_their_sums(kernel, monkeypatch):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_features_that_do_not_fit_into_memory(kernel, monkeypatch):
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_features_that_do_not_fit_into_memory(kernel, solver, monkeypatch):
     from sklearn_lpntk import _features
 
-    net = module()
-    expected = NTKClassifier(net, kernel=kernel).fit(X, y)
+    net, options = module(), {"kernel": kernel, "solver": solver, "random_state": 0, "alpha": 0.1}
+    expected = NTKClassifier(net, **options).fit(X, y)
     monkeypatch.setattr(_features, "limit_of", lambda device: 1)
-    found = NTKClassifier(net, kernel=kernel).fit(X, y)
+    found = NTKClassifier(net, **options).fit(X, y)
     assert_allclose(found.decision_function(X), expected.decision_function(X), atol=1e-9)
 
 
