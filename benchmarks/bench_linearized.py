@@ -1,6 +1,6 @@
 """Kernel regression and look-ahead queries beside their peers in one run; CPU s, one thread.
 
-``python benchmarks/bench_linearized.py`` (``pip install -e '.[bench]'`` for GPyTorch). The peers get
+``python benchmarks/bench_linearized.py`` (``pip install -e ".[bench]"`` for GPyTorch). Peers get
 the same kernel matrix in double precision: `KernelRidge` of scikit-learn by its Cholesky solver,
 GPyTorch's exact Gaussian process by Cholesky, and by conjugate gradients at its own tolerance.
 ``--large`` runs conjugate gradients at N = 20,000 and a sketch of 4,096 at N = 60,000 of MNIST.

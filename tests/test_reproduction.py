@@ -1,5 +1,6 @@
 """The harness of the reproduction: what its numbers rest on."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,11 +8,22 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp, ttest_rel
 
-from benchmarks.reproduction import criterion, forgetting, infinite, pruning
+from benchmarks import bench_linearized
+from benchmarks.reproduction import (
+    criterion,
+    forgetting,
+    gcv_risk,
+    infinite,
+    lookahead,
+    pruning,
+    ranking,
+)
 from benchmarks.reproduction.data import load, split
 from benchmarks.reproduction.records import Records
 from benchmarks.reproduction.training import RECIPES, Recipe, train
+from sklearn_lpntk.active import lookahead_scores
 from sklearn_lpntk.dynamics import ForgettingPrediction
+from sklearn_lpntk.linearized import NTKClassifier
 
 
 def test_records_survive_a_kill(tmp_path):
@@ -185,3 +197,52 @@ def test_forgetting_goes_on_where_it_was_killed(digits, tmp_path, monkeypatch):
     assert part.rows == whole.rows
     with pytest.raises(FileNotFoundError, match="weights after the last"):
         forgetting.run("digits", X, y, part, n_events=10**6, folder=tmp_path, **options)
+
+
+def test_one_step_changes_are_those_of_a_small_step():
+    """The control of the look-ahead: a step of gradient descent on a candidate and its label."""
+    rng = np.random.default_rng(0)
+    X, seen = (rng.normal(size=(n, 1, 2, 2)).astype(np.float32) for n in (3, 5))
+    labels = np.array([1, 4, 7])
+    for loss in lookahead.LOSSES:
+        torch.manual_seed(0)
+        net = lookahead.Net(4)
+        found = lookahead.one_step_changes(net, X, labels, seen, loss)
+        before, rate = lookahead.logits(net, seen), 1e-3
+        for j, label in enumerate(labels):
+            other = copy.deepcopy(net)
+            z, y = other(torch.as_tensor(X[[j]])), torch.tensor([label])
+            one_hot = torch.nn.functional.one_hot(y, 10)
+            half_squares = ((z - one_hot) ** 2).sum() / 2
+            cross_entropy = torch.nn.functional.cross_entropy(z, y)
+            (half_squares if loss == "squares" else cross_entropy).backward()
+            with torch.no_grad():
+                for p in other.parameters():
+                    p -= rate * p.grad
+            change = (lookahead.logits(other, seen) - before) / rate
+            np.testing.assert_allclose(found[:, j], change, rtol=0.05, atol=0.02)
+
+
+def test_rankings_and_risks_are_summed_up():
+    rows = [
+        {"gcv": {"a": 0.1, "b": 0.2, "c": 0.3}, "accuracy": {"a": 0.9, "b": 0.8, "c": 0.7}},
+        {"gcv": {"a": 0.3, "b": 0.2, "c": 0.1}, "accuracy": {"a": 0.9, "b": 0.8, "c": 0.7}},
+    ]
+    np.testing.assert_allclose(ranking.taus(rows), [1, -1])
+    risks = [{"gcv": [3, 1, 2], "test_risk": [4, 3, 2]}, {"gcv": [1, 2, 3], "test_risk": [1, 2, 3]}]
+    np.testing.assert_allclose(gcv_risk.excess(risks), [1.5, 1])
+    assert gcv_risk.correlation(risks[1:], "gcv") == pytest.approx(1)
+
+
+def test_a_naive_look_ahead_gives_the_same_scores():
+    X, y = load("digits")[:2]
+    X, y = X[:40].reshape(40, -1), y[:40]
+    torch.manual_seed(0)
+    net = torch.nn.Linear(X.shape[1], 10).double()
+    K = NTKClassifier(net).fit(X, y).kernel_matrix(X)
+    f = lookahead.logits(net, X.astype(np.float64))
+    labels, residual = np.eye(10)[f[10:].argmax(1)], np.eye(10)[y[:10]] - f[:10]
+    shift = 1e-6 * np.trace(K[:10, :10]) / 10
+    blocks = K[:10, :10], K[10:, :10], K[10:, 10:]
+    naive = bench_linearized.one_by_one(*blocks, residual, shift, labels, f[10:])
+    np.testing.assert_allclose(naive, lookahead_scores(net, X[:10], y[:10], X[10:]), rtol=1e-9)

@@ -239,7 +239,7 @@ def summary(name, rows):
         "paper": "GCV of the eNTK predicts the risk after fine-tuning",
         "here": f"Kendall's tau {mean:.2f} in the mean over seeds; "
         f"of the means {overall(rows):.2f}",
-        "verdict": VERDICTS[(mean >= 0.6) - (mean < 0)],
+        "verdict": VERDICTS[int(mean >= 0.6) - int(mean < 0)],
     }
 
 
