@@ -11,16 +11,32 @@ from .tables import columns_of_table, is_table
 
 MAX_CATEGORIES = 32  # of a column; rarer ones are one
 N_COMPONENTS = 100  # of sparse X
+LEAST = 1e-6  # singular value, relative to the largest, of a direction that samples lie in
 
 
 def preparation_of(X, seed):
     """A transformer of X to an array of numbers, or None where X is one already."""
     if issparse(X):
         n = max(1, min(N_COMPONENTS, X.shape[1] - 1, X.shape[0] - 1))
-        return TruncatedSVD(n, random_state=seed)
+        return SparseEncoder(n, random_state=seed)
     if is_table(X) or (X.ndim == 2 and X.dtype.kind == "f" and np.isnan(X).any()):
         return TableEncoder()
     return None
+
+
+class SparseEncoder(TruncatedSVD):
+    """A truncated SVD without directions in which the samples do not lie.
+
+    Their columns are rounding, and a network that standardises its inputs would blow them up:
+    other samples may lie in them.
+    """
+
+    def fit_transform(self, X, y=None):
+        """Fit, and the columns of X."""
+        columns = super().fit_transform(X, y)
+        empty = self.singular_values_ <= LEAST * self.singular_values_.max(initial=0)
+        self.components_[empty], columns[:, empty] = 0, 0
+        return columns
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):

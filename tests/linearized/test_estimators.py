@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
@@ -318,6 +319,13 @@ class TestNets:
         images = NTKClassifier(InfiniteWidthNTK(), alpha="loo")
         images.fit(digits[:800].reshape(-1, 8, 8), labels[:800])
         assert_allclose(images.loo_predictions_, model.loo_predictions_)
+
+    def test_sparse_samples_that_lie_in_few_directions(self):
+        """Others may lie in the directions that training samples have only by rounding."""
+        rng = np.random.default_rng(0)
+        low = sp.csr_array(rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30)))
+        model = NTKClassifier(random_state=0).fit(low, np.arange(40) % 2)
+        assert np.abs(model.decision_function(sp.csr_array(rng.normal(size=(40, 30))))).max() < 100
 
     def test_a_table_with_categories(self):
         table = pd.DataFrame({"a": X[:, 3], "b": pd.Categorical(np.where(y == 0, "u", "v"))})
