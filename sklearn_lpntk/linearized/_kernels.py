@@ -47,7 +47,7 @@ class Features:
 
         def compute():
             if given is None and self._options["kernel"] == "pntk":
-                _require_sums(self.network, inputs, self._options["parameters"])
+                self._require_sums(extractor, take(inputs, slice(0, FEW)))
             return extract(extractor, inputs, None, *self._sketch), extractor.plan
 
         if self._memory is None:
@@ -66,27 +66,22 @@ class Features:
         self.plan = plan
         return features
 
+    def _require_sums(self, extractor, few):
+        """Refuse the sum of outputs that add up to a constant: its gradients are rounding."""
+        norms = [extractor(few).diagonal()]
+        options = self._options | {"kernel": "pntk_first", "plan": extractor.plan}
+        norms.append(make_extractor(self.network, **options)(few).diagonal())
+        if norms[0].double().mean() < CANCELLED * norms[1].double().mean():
+            raise ValueError(
+                'kernel="pntk" compares sums of the outputs, and those of this network add up to a '
+                "constant, whatever its parameters are (a last softmax, or a normalisation over "
+                'the outputs?): take kernel="entk_trace", or "entk".'
+            )
+
     def key(self, inputs, extractor=None):
         """What the features of samples depend on, by name."""
         extractor = extractor or make_extractor(self.network, **self._options)
         return features_key(extractor, [(inputs, None)], *self._sketch)
-
-
-def _require_sums(network, inputs, parameters):
-    """Refuse the sum of outputs that add up to a constant: its gradients are rounding."""
-    few = take(inputs, slice(0, FEW))
-
-    extractors = (
-        make_extractor(network, kernel=kernel, parameters=parameters)
-        for kernel in ("pntk", "pntk_first")
-    )
-    norms = [float(extractor(few).diagonal().double().mean()) for extractor in extractors]
-    if norms[0] < CANCELLED * norms[1]:
-        raise ValueError(
-            'kernel="pntk" compares sums of the outputs, and those of this network add up to a '
-            "constant, whatever its parameters are (a last softmax, or a normalisation over the "
-            'outputs?): take kernel="entk_trace", or "entk".'
-        )
 
 
 def _is_in_memory(found):
