@@ -1,5 +1,6 @@
 """The examples of the README and the user guide run as they are written."""
 
+import importlib.util
 import logging
 import re
 import textwrap
@@ -9,6 +10,12 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+WITHOUT_ACTIVE = {
+    "condition": importlib.util.find_spec("skactiveml") is None,
+    "reason": "the page uses scikit-activeml",
+}
 
 
 def test_examples_run(tmp_path, monkeypatch, capsys):
@@ -58,7 +65,17 @@ def _no_window():
 
 @pytest.mark.usefixtures("_quiet_afterwards", "_no_window")
 @pytest.mark.parametrize(
-    "page", ["user_guide", "own_net", "pruning", "scale", "dynamics", "infinite"]
+    "page",
+    [
+        "user_guide",
+        "own_net",
+        "pruning",
+        "scale",
+        "dynamics",
+        "infinite",
+        "linearized",
+        pytest.param("active", marks=pytest.mark.skipif(**WITHOUT_ACTIVE)),
+    ],
 )
 def test_examples_of_the_user_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -205,8 +205,8 @@ def lookahead_predict(
     Returns
     -------
     outputs : ndarray of shape (n_eval, n_outputs)
-        As the network's logits, or probabilities, after the new labels. Probabilities of one logit
-        are those of the second class, stretched to -1 and 1.
+        As the network's logits, or with ``outputs="probabilities"`` a regression on these, which
+        may leave 0 and 1; of one logit that of the second class, stretched to -1 and 1.
 
     Raises
     ------

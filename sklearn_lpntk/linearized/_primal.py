@@ -76,14 +76,14 @@ def solve_primal(phi, problem, alpha, alphas, time=None):
         grid, V = np.array([factor.ridge]), factor.inverse_root()
         w, duals = None, [np.ones(len(A))]
     # f = phi V diag(dual) V' phi' y, for every alpha
-    errors, loos = _judge(sketched, V, duals, targets, ones, grid, time)
+    errors, left_out_all = _judge(sketched, V, duals, targets, ones, grid, time)
     judged = errors
     if search == "loo":
-        judged = np.array([mean_square(problem.Y - loo, problem.w) for loo in loos])
+        judged = np.array([mean_square(problem.Y - loo, problem.w) for loo in left_out_all])
     best = chosen(search, grid, judged)
     weights = V @ (duals[best][:, None] * (V.T @ targets))
     intercept = problem.mean - (sketched.means @ weights).reshape(-1)
-    return Solution(None, intercept, float(grid[best]), errors, loos[best], weights=weights)
+    return Solution(None, intercept, float(grid[best]), errors, left_out_all[best], weights=weights)
 
 
 def _judge(sketched, V, duals, targets, ones, grid, time):
@@ -111,5 +111,5 @@ def _judge(sketched, V, duals, targets, ones, grid, time):
     units = problem.units.reshape(N, R, R)
     kept = units @ units.transpose(0, 2, 1) if problem.centred else 0
     blocks = np.eye(R) - kept - blocks
-    loos = [problem.left_out(e[:, :C], e[:, C:], b) for e, b in zip(left, blocks)]
-    return errors, loos
+    left_out_all = [problem.left_out(e[:, :C], e[:, C:], b) for e, b in zip(left, blocks)]
+    return errors, left_out_all

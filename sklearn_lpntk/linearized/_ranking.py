@@ -133,6 +133,14 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None, task="auto"):
     --------
     gcv_score : The error.
 
+    Notes
+    -----
+    The error speaks of new samples like these ones. With few labels a single ranking is noisy: of
+    five networks, with 50 labels of digits, Kendall's tau with the accuracy after fine-tuning was
+    .34 in the mean of five draws, .80 for the means over draws. Where the task is to generalise
+    further than to such samples it can be reversed. A network that was trained on these very labels
+    comes out too well.
+
     Examples
     --------
     >>> import torch
