@@ -55,10 +55,10 @@ for width, row in zip(widths, found):
     print(f"width {width:4}: " + "  ".join(f"{n} steps {gap:.3f}" for n, gap in zip(steps, row)))
 
 # %%
-# The gap falls with the width, and for wide networks grows with training. Below about a tenth, kernel
-# regression tells what training will give; above a third it does not, and queries, rankings and
-# influences that rest on the linearisation at this point are guesses for the far end of training
-# (they are still exact for the next steps).
+# The gap falls with the width, and for wide networks grows with training. Below about a tenth,
+# kernel regression tells what training will give; above a third it does not, and queries, rankings
+# and influences that rest on the linearisation at this point are guesses for the far end of
+# training (they are still exact for the next steps).
 
 ax = plt.subplots(layout="constrained")[1]
 for width, row in zip(widths, found):

@@ -117,6 +117,6 @@ _ = QueryCurveDisplay.from_results(20 + 10 * np.arange(9), results)
 
 # %%
 # Look-ahead is above random here; the margin, which costs nothing, is as good or better, and on
-# MNIST nothing is clearly above random: :doc:`/active` has six seeds of both. A look-ahead pays where
-# a label's effect on *other* samples is asked for, such as a certain set: ``X_eval=`` of
+# MNIST nothing is clearly above random: :doc:`/active` has six seeds of both. A look-ahead pays
+# where a label's effect on *other* samples is asked for, such as a certain set: ``X_eval=`` of
 # :func:`~sklearn_lpntk.active.lookahead_scores`.
