@@ -1,8 +1,10 @@
 """For each test sample, the training samples that help it most and hurt it most."""
 
 import numpy as np
+import torch
 from sklearn.utils import Bunch, gen_batches
 
+from .._engine.cotangents import require_columns
 from .._engine.evaluate import all_logits
 from .._features import operator_of
 from .._gram import checked_number, one_hot
@@ -121,27 +123,26 @@ def train_test_similarity(
             raise ValueError(f"Two kernels are called {name!r}; give them different __name__s.")
         if name == "representer":
             blocks = _representers(network, train, y_train, test, y_test, alpha, parameters)
-            result[name] = _extremes(blocks, n_partners)
-            continue
-        operator = empirical_ntk(
-            net, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
-        )
-        if operator.shape != (len(y_test), len(y_train)):
-            raise ValueError(
-                f"kernel={name!r} gives several cotangents a sample; similarity needs one."
+        else:
+            operator = empirical_ntk(
+                net, X_test, y_test, X_train, y_train, kernel=kernel, parameters=parameters
             )
-        scales = None
-        if normalize:
-            scales = [_inverse_norms(f) for f in (operator.kernel.left, operator.kernel.right)]
-        result[name] = _extremes(_blocks(operator, scales), n_partners)
+            if operator.shape != (len(y_test), len(y_train)):
+                raise ValueError(
+                    f"kernel={name!r} gives several cotangents a sample; similarity needs one."
+                )
+            blocks = _blocks(operator, normalize)
+        result[name] = _extremes(blocks, n_partners)
     return result
 
 
 def _representers(network, train, y_train, test, y_test, alpha, parameters):
     """Blocks of rows of what training samples add to outputs of the linearised network."""
     checked_number(alpha, "alpha", at_least=0)
-    features = [Features(network, "pntk", parameters)(inputs) for inputs in (train, test)]
+    of = Features(network, "pntk", parameters)
+    features = [of(inputs) for inputs in (train, test)]
     n_logits = features[0].n_logits
+    require_columns(torch.from_numpy(np.concatenate([y_train, y_test])), n_logits)
     outputs = 2.0 * y_train[:, None] - 1 if n_logits == 1 else one_hot(y_train, n_logits)
     kernel, problem = TangentKernel(features[0]), Problem(outputs)
     options = {"time": None, "solver": "auto", "n_components": None, "seed": 0}
@@ -156,8 +157,11 @@ def _inverse_norms(features):
     return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def _blocks(operator, scales):
+def _blocks(operator, normalize):
     """Blocks of rows of the kernel, or of cosines."""
+    scales, kernel = None, operator.kernel
+    if normalize:
+        scales = [_inverse_norms(features) for features in (kernel.left, kernel.right)]
     for rows in gen_batches(operator.shape[0], 256):
         block = operator.block(rows, slice(None))
         yield block if scales is None else block * scales[0][rows, None] * scales[1]

@@ -126,3 +126,10 @@ def test_representers_are_the_parts_of_the_linearised_output(n_logits, labelled)
     np.testing.assert_allclose(total, expected, rtol=1e-8, atol=1e-10)
     assert (np.diff(found.helpful_values) <= 0).all()
     np.testing.assert_array_equal(found.harmful, found.helpful[:, ::-1])
+
+
+def test_representers_of_labels_that_are_no_columns(problem):
+    net, X, y, X2, y2 = problem
+    for labels in ((y + 1, y2), (y, y2 - 1)):
+        with pytest.raises(ValueError, match="labels must be logit columns from 0 to 2"):
+            train_test_similarity(net, X, labels[0], X2, labels[1], kernels="representer")
