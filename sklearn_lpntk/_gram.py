@@ -63,6 +63,11 @@ def _symmetric(H):
     return mean
 
 
+def as_matrix(K):
+    """What a callable kernel returns, as an array."""
+    return K.detach().cpu().numpy() if isinstance(K, torch.Tensor) else np.asarray(K)
+
+
 def gram_of(kernel, X):
     """The checked Gram matrix of samples under a callable kernel."""
     if isinstance(kernel, type):
@@ -73,7 +78,7 @@ def gram_of(kernel, X):
             "lambda X: sklearn_lpntk.kernels.pntk_kernel(net, X), or a fitted "
             "sklearn_lpntk.linearized.NTKClassifier of it."
         )
-    H = checked_gram(getattr(kernel, "kernel_matrix", kernel)(X))
+    H = checked_gram(as_matrix(getattr(kernel, "kernel_matrix", kernel)(X)))
     if len(H) != n_samples_of(X):
         raise ValueError(
             f"kernel gives {len(H)} rows for {n_samples_of(X)} samples; one a sample is needed: of "

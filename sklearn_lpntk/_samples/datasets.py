@@ -115,11 +115,13 @@ class Items:
                 f"shapes, None, mixed kinds?): {error}"
             ) from error
 
-    def labels(self):
-        """The labels of all items, or None."""
+    def labels(self, *, several=False):
+        """The labels of all items, or None; ``several`` numbers an item, where that is allowed."""
         if self.batch(range(1))[1] is None:
             return None
         parts = [np.asarray(self.batch(range(k, k + 1))[1]) for k in range(len(self))]
+        if several and len({part.shape for part in parts}) == 1:
+            return np.concatenate(parts)
         if any(part.size != 1 for part in parts):
             raise ValueError(
                 "Items of the data set have labels of several numbers or none; one column of the "

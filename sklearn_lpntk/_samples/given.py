@@ -10,7 +10,7 @@ from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import _num_samples, validate_data
 
 from .._engine.inputs import mapped, n_rows
-from .datasets import Items, is_dataset, is_slices, opened, subset_of
+from .datasets import Items, as_array, is_dataset, is_slices, opened, subset_of
 from .inputs import as_inputs, has_parts, require_numbers
 from .labels import require_classes, require_targets
 from .tables import is_frame, is_table
@@ -52,7 +52,7 @@ def given(
     if y is not None and reset:
         require(y)
     if is_dataset(X):
-        y = Items(X).labels() if y is None and reset else y
+        y = Items(X).labels(several=numbers) if y is None and reset else y
     elif has_parts(X):
         X = mapped(_finite, as_inputs(X))
     elif raw or (tables and is_table(X)):
@@ -61,7 +61,7 @@ def given(
     else:
         flat = len(getattr(X, "shape", (0, 0))) == 2
         options["ensure_all_finite"] = "allow-nan" if tables and flat else True
-        X = _without_masks(X)
+        X = as_array(X) if isinstance(X, torch.Tensor) else _without_masks(X)
         if is_frame(X) and not (tables or any_dtype):
             require_numbers(X)
         if not reset or y is None:

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from .._engine.evaluate import all_logits
 from .._engine.inputs import n_rows, parts_of, take
+from .._gram import as_matrix
 from .._samples.datasets import Rows
 from .._samples.digest import data_digest
 from .._samples.inputs import as_one_array
@@ -148,7 +149,8 @@ class Comparer:
 
     def _block(self, a, b=None):
         if self._features is None:
-            K = np.array(self.kernel(a) if b is None else self.kernel(a, b), dtype=np.float64)
+            K = as_matrix(self.kernel(a) if b is None else self.kernel(a, b))
+            K = np.array(K, dtype=np.float64)
             shape = len(a), len(a if b is None else b)
             if K.shape != shape or not np.isfinite(K).all():
                 raise ValueError(

@@ -1,5 +1,7 @@
 """Look-ahead queries as a query strategy of scikit-activeml (extra ``active``)."""
 
+import warnings
+
 import numpy as np
 from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.utils import MISSING_LABEL, check_equal_missing_label, labeled_indices
@@ -130,6 +132,14 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
         X_candidates, rows = self._transform_candidates(candidates, X, y, allow_only_unlabeled=True)
         if not len(X_candidates):
             raise ValueError("All samples have labels: there is no candidate for a query.")
+        most = min(len(X_candidates), self.max_candidates or len(X_candidates))
+        if batch_size > most:
+            warnings.warn(
+                f"batch_size={batch_size} is larger than max_candidates={most}; {most} is taken.",
+                UserWarning,
+                stacklevel=2,
+            )
+            batch_size = most
         labelled = labeled_indices(y, missing_label=self.missing_label_)
         if not len(labelled):
             raise ValueError(
@@ -159,9 +169,10 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
             clf = clone(clf).fit(X, y)
         net = getattr(clf, "neural_net_", None)
         if not is_skorch_net(net):
+            unfitted = " that is not fitted; pass fit_clf=True" if hasattr(clf, "module") else ""
             raise TypeError(
-                "clf must be a SkorchClassifier of scikit-activeml, fitted if fit_clf=False; got "
-                f"{type(clf).__name__}."
+                "clf must be a SkorchClassifier of scikit-activeml, fitted if fit_clf=False; got a "
+                f"{type(clf).__name__}{unfitted}."
             )
         return clf
 

@@ -10,7 +10,7 @@ from .._engine.inputs import take
 from .._engine.kernel import TILE_ROWS, Kernel
 from .._engine.sources import Precise, subset
 from .._features import extract, features_key, make_extractor
-from .._gram import checked_gram, gram_of
+from .._gram import as_matrix, checked_gram, gram_of
 from .._operator import KernelOperator
 from .._runtime.cache import cached
 
@@ -231,7 +231,7 @@ class OfKernel:
 
     def __call__(self, X):
         K = X if self.function is None else self.function(X, self.X)
-        K = np.asarray(K, dtype=np.float64)
+        K = as_matrix(K).astype(np.float64, copy=False)
         if K.ndim != 2 or K.shape[1] != len(self.dual):
             what = 'X, with net="precomputed",' if self.function is None else "What kernel(X, Y)"
             raise ValueError(

@@ -125,5 +125,12 @@ def test_what_is_refused():
         strategy.query(X, np.full(300, np.nan), classifier())
     with pytest.raises(ValueError, match="must not contain labeled"):
         strategy.query(X, y, classifier(), candidates=[0, 100])
+    with pytest.raises(TypeError, match="is not fitted; pass fit_clf=True"):
+        strategy.query(X, y, classifier(), fit_clf=False)
+    with pytest.warns(UserWarning, match="larger than max_candidates=3"):
+        found = NTKLookahead(max_candidates=3, random_state=0).query(
+            X, y, classifier(), batch_size=5
+        )
+    assert len(found) == 3
     with pytest.raises(TypeError, match="must be a SkorchClassifier"):
         strategy.query(X, y, ParzenWindowClassifier(classes=list(range(10))))

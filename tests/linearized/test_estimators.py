@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_lpntk._features import extract
 from sklearn_lpntk.infinite import InfiniteWidthNTK
@@ -326,6 +327,25 @@ class TestNets:
         low = sp.csr_array(rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30)))
         model = NTKClassifier(random_state=0).fit(low, np.arange(40) % 2)
         assert np.abs(model.decision_function(sp.csr_array(rng.normal(size=(40, 30))))).max() < 100
+
+    def test_tensors_that_carry_gradients(self):
+        net, inputs = module(), torch.as_tensor(X).requires_grad_()
+        expected = NTKClassifier(net).fit(X, y).decision_function(X)
+        assert_allclose(NTKClassifier(net).fit(inputs, y).decision_function(inputs), expected)
+        scale = torch.tensor(2.0, requires_grad=True)
+
+        def kernel(A, B=None):
+            return scale * torch.as_tensor(A @ (A if B is None else B).T)
+
+        assert NTKClassifier(kernel).fit(X, y).score(X, y) > 0.8
+
+    def test_a_data_set_with_several_targets(self):
+        Y = np.stack([X[:, 0], -X[:, 1]], 1)
+        items = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
+        found = NTKRegressor(module()).fit(items).predict(X)
+        assert_allclose(found, NTKRegressor(module()).fit(X, Y).predict(X))
+        column = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y[:, :1]))
+        assert NTKRegressor(module()).fit(column).predict(X).shape == (150, 1)
 
     def test_a_table_with_categories(self):
         table = pd.DataFrame({"a": X[:, 3], "b": pd.Categorical(np.where(y == 0, "u", "v"))})
