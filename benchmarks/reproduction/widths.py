@@ -153,6 +153,9 @@ COLUMNS = {
 }
 
 
+LONG = {key: f"Observation {title}" for key, title in COLUMNS.items() if title.startswith("I")}
+
+
 def means(rows, key):
     """Mean over seeds for every width."""
     return np.array([np.mean([r[key] for r in rows if r["width"] == w]) for w in WIDTHS])
@@ -202,12 +205,17 @@ def summary(rows):
 def figure(rows):
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(6, 4), layout="constrained")
+    drawing = Figure(figsize=(8, 4), layout="constrained")
     ax = drawing.subplots()
     for key, title in COLUMNS.items():
-        ax.loglog(WIDTHS, means(rows, key), "o-", label=f"{title} ({exponent(rows, key)[0]:.2f})")
+        ax.loglog(
+            WIDTHS,
+            means(rows, key),
+            "o-",
+            label=f"{LONG.get(key, title)} ({exponent(rows, key)[0]:.2f})",
+        )
     ax.set(xlabel="width", ylabel="relative distance")
-    ax.legend(fontsize="small")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False)
     return drawing
 
 
