@@ -56,7 +56,7 @@ def _solved_by(solver, kernel, problem, alpha, alphas, time, seed):
         part = replace(problem, Y=problem.Y[used], weights=problem.weights[used])
     if solver == "primal":
         phi = kernel.phi()
-        solution = solve_primal(phi[rows], part, alpha, alphas, time)
+        solution = solve_primal(phi if whole else phi[rows], part, alpha, alphas, time)
         others = [] if whole else phi @ solution.weights
         dual = None
     else:

@@ -141,7 +141,7 @@ class TangentKernel:
             raise MemoryError(
                 "The sketch does not fit into half of the free memory; take fewer n_components."
             )
-        return self.features.materialise().cpu().numpy()
+        return _columns_of(self.features)
 
     def predictor(self, solution):
         """What predicts from the features of other samples."""
@@ -185,6 +185,12 @@ class OfFeatures:
         return object.__sizeof__(self) + sys.getsizeof(self.features)
 
 
+def _columns_of(features):
+    """The only factor of a sketch, without a copy."""
+    (factor,) = features.factors.values()
+    return factor.materialise().phi.cpu().numpy()
+
+
 class OfSketch:
     """Predicts by the coefficients of a sketch's components."""
 
@@ -194,7 +200,7 @@ class OfSketch:
     def __call__(self, features):
         steps = range(0, features.n_samples, SIDE)
         parts = (features.take(slice(s, min(s + SIDE, features.n_samples))) for s in steps)
-        return np.concatenate([p.materialise().cpu().numpy() @ self.weights for p in parts])
+        return np.concatenate([_columns_of(part) @ self.weights for part in parts])
 
 
 class GivenKernel:
