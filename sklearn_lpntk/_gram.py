@@ -198,6 +198,11 @@ class Factor:
         if jitter:
             warn_of_jitter(ridge, self.ridge, option)
 
+    @property
+    def lower(self):
+        """The factor as a triangular matrix."""
+        return np.tril(self._chol)
+
     def solve(self, Y):
         """M Y, with M the inverse."""
         return cho_solve((self._chol, True), Y, check_finite=False)
@@ -238,21 +243,27 @@ class Factor:
 
 def is_sound(L, largest):
     """Whether the pivots of a Cholesky factor are more than rounding of the largest entry."""
-    return L.diagonal().min() ** 2 > 20 * len(L) * np.finfo(float).eps * largest
+    return L.diagonal().min() ** 2 > max(1e-11, 20 * len(L) * np.finfo(float).eps) * largest
 
 
 def not_positive(ridge, highest, option):
     """The error of a matrix that is no Gram matrix."""
     return ValueError(
-        f"H is not positive semidefinite: its Cholesky factorisation fails with {option}="
-        f"{ridge:g} and up to {highest:.3g} of the mean of its diagonal. It is no Gram "
+        f"{_what(option)} is not positive semidefinite: its Cholesky factorisation fails with "
+        f"{option}={ridge:g} and up to {highest:.3g} of the mean of its diagonal. It is no Gram "
         f"matrix of a kernel, or one of too little precision: then raise {option}."
     )
 
 
 def warn_of_jitter(ridge, taken, option):
     """Say that a larger ridge was taken."""
-    warn(f"H is not positive definite with {option}={ridge:g}; {taken:.3g} was taken.")
+    what = _what(option)
+    warn(f"{what} is not positive definite with {option}={ridge:g}; {taken:.3g} was taken.")
+
+
+def _what(option):
+    """What a user calls the matrix: that of a function, or an estimator's kernel."""
+    return "H" if option == "ridge" else "The kernel"
 
 
 def require_memory(n, what):

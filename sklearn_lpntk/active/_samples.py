@@ -85,8 +85,9 @@ class Comparer:
                 f"{name} has the columns {names[:5]}, and the labelled samples {self._names[:5]}: "
                 "pass the same ones, in the same order."
             )
+        inputs = self.network.inputs(X, name)
         self._names = self._names or names
-        return self.network.inputs(X, name)
+        return inputs
 
     def require_same_network(self):
         """Refuse a network that has changed: its kernel and outputs would not fit."""

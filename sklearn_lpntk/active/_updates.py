@@ -9,7 +9,7 @@ alone by ``S[x, x'] (S[x', x'] + shift)^-1 (y' - f(x'))``: the bordered inverse.
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from .._gram import JITTERS, is_sound, not_positive, warn_of_jitter
+from .._gram import Factor, is_sound
 
 LEAST = 1e-10  # ridge, in units of the mean of the kernel's diagonal
 
@@ -43,16 +43,8 @@ class Labelled:
                 "parameter changes an output of any labelled sample."
             )
         # candidates that are labelled already have S = 0: it must be divided by something
-        least = max(alpha, LEAST)
-        for jitter in JITTERS:
-            self.shift = (least + jitter) * scale
-            self.factor = _factor(K + self.shift * np.eye(len(K)))
-            if self.factor is not None:
-                break
-        else:
-            raise not_positive(alpha, least + JITTERS[-1], "alpha")
-        if jitter:
-            warn_of_jitter(alpha, least + jitter, "alpha")
+        found = Factor(K, max(alpha, LEAST), scale=scale, option="alpha")
+        self.shift, self.factor = found.ridge * scale, found.lower
         self.whitened = self.whiten(residuals)
 
     def whiten(self, B):

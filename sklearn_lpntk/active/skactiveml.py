@@ -130,16 +130,7 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
             X, y, candidates, batch_size, return_utilities, True, {"allow_nd": True}
         )
         X_candidates, rows = self._transform_candidates(candidates, X, y, allow_only_unlabeled=True)
-        if not len(X_candidates):
-            raise ValueError("All samples have labels: there is no candidate for a query.")
-        most = min(len(X_candidates), self.max_candidates or len(X_candidates))
-        if batch_size > most:
-            warnings.warn(
-                f"batch_size={batch_size} is larger than max_candidates={most}; {most} is taken.",
-                UserWarning,
-                stacklevel=2,
-            )
-            batch_size = most
+        batch_size = self._batch_size(batch_size, len(X_candidates))
         labelled = labeled_indices(y, missing_label=self.missing_label_)
         if not len(labelled):
             raise ValueError(
@@ -162,6 +153,19 @@ class NTKLookahead(SingleAnnotatorPoolQueryStrategy):
         ).fit(X[labelled], columns)
         chosen, steps = query._steps(X_candidates, batch_size)
         return self._answer(chosen, steps, rows, len(X), return_utilities)
+
+    def _batch_size(self, batch_size, n_candidates):
+        """As many as there are candidates, at most."""
+        if not n_candidates:
+            raise ValueError("All samples have labels: there is no candidate for a query.")
+        most = min(n_candidates, self.max_candidates or n_candidates)
+        if batch_size > most:
+            warnings.warn(
+                f"batch_size={batch_size} is larger than max_candidates={most}; {most} is taken.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return min(batch_size, most)
 
     def _fitted(self, clf, X, y, fit_clf):
         check_equal_missing_label(clf.missing_label, self.missing_label_)

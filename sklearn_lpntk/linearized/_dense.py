@@ -8,7 +8,7 @@ from scipy.linalg import eigh
 from .._gram import JITTERS, Factor, not_positive, warn_of_jitter
 from ._risk import Filter, gcv, mean_square
 
-SMALLEST = 1e-13  # of the largest eigenvalue, that a solution may divide by
+SMALLEST = 1e-11  # of the largest eigenvalue, that a solution may divide by
 
 
 @dataclass

@@ -53,7 +53,7 @@ def gcv_score(K, Y, alphas):
     -----
     ``GCV = [1/n sum_j (y_j - f(x_j))^2] / [1/n sum_i lambda / (lambda + w_i)]^2`` with the
     eigenvalues w_i of K and lambda the ridge [1]_; one eigendecomposition serves all ridges. One
-    below 1e-13 of the largest eigenvalue counts as that.
+    below 1e-11 of the largest eigenvalue counts as that.
 
     References
     ----------
@@ -164,13 +164,14 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None, task="auto"):
         )
     if kernel not in NAMES:
         raise ValueError(f"kernel must be one of {', '.join(NAMES)}; got {kernel!r}.")
-    alphas, targets = checked_alphas("gcv", alphas), _targets(X, y, task)
+    alphas = checked_alphas("gcv", alphas)
+    targets, classified = _targets(X, y, task)
     gcv, alpha = {}, {}
     for name, net in networks.items():
         network = Network(net)
         inputs = network.inputs(X)
         given = TangentKernel(Features(network, kernel)(inputs))
-        outputs = _of_rows(targets, given, name)
+        outputs = _of_rows(targets, classified, given, name)
         solution, _ = solve(
             given,
             Problem(outputs, given.n_rows),
@@ -186,7 +187,7 @@ def rank_networks(networks, X, y, *, kernel="pntk", alphas=None, task="auto"):
 
 
 def _targets(X, y, task):
-    """Numbers, or one-hot labels, the same for all networks."""
+    """Numbers, or one-hot labels, the same for all networks; and whether they are labels."""
     if task not in ("auto", "classification", "regression"):
         raise ValueError(f'task must be "auto", "classification" or "regression"; got {task!r}.')
     y = Items(X).labels() if y is None and is_dataset(X) else y
@@ -194,23 +195,23 @@ def _targets(X, y, task):
     if task == "auto":
         several = values.ndim > 1 and values.shape[1:] != (1,)
         task = "regression" if several or values.dtype.kind == "f" else "classification"
-    if len(values) != n_samples_of(X):
-        raise ValueError(f"y has {len(values)} targets for {n_samples_of(X)} samples.")
+    if values.shape[:1] != (n_samples_of(X),):
+        raise ValueError(f"y has shape {values.shape}, and X {n_samples_of(X)} samples.")
     if task == "regression":
         require_targets(values)
-        return values.astype(np.float64).reshape(len(values), -1)
+        return values.astype(np.float64).reshape(len(values), -1), False
     require_classes(values)
     values = values.reshape(-1)
     classes = checked_classes(values)
-    return one_hot(np.searchsorted(classes, values), len(classes))
+    return one_hot(np.searchsorted(classes, values), len(classes)), True
 
 
-def _of_rows(targets, kernel, name):
+def _of_rows(targets, classified, kernel, name):
     """The targets as outputs of a network: all of them, where one kernel serves all."""
     K = kernel.features.n_logits
     if kernel.features.n_cotangents == 1 and K > 1:
         return targets
-    if K == 1 and targets.shape[1] == 2:  # one column, with the errors of both
+    if K == 1 and classified and targets.shape[1] == 2:  # one column, with the errors of both
         return (targets[:, 1:] - targets[:, :1]) / 2**0.5
     if kernel.features.n_cotangents == K > 1 and targets.shape[1] != K:
         raise ValueError(

@@ -118,8 +118,6 @@ def score_directly(net, kernel, y_L, objective, how, alpha, X_E):
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_scores_by_a_solve_for_every_candidate(n_outputs, kernel, objective, how, elsewhere, form):
     net, y, alpha = module(n_outputs), labels(n_outputs), 1e-3
-    if kernel == "entk" and n_outputs == 1:
-        pytest.skip("the same as pntk")
     seen = X_E if elsewhere else X_U
     expected = score_directly(net, kernel, y, objective, how, alpha, seen)
     found = lookahead_scores(

@@ -32,10 +32,11 @@ def fitted(phi, Y, shift, offset, w=None, time=None, f0=0.0):
     A = phi.reshape(n * R, d)
     T = (Y - base).reshape(n * R, -1)
     W = np.repeat(w, R)
-    if time is not None:
-        assert offset != "centred"
+    if time is not None:  # an intercept is fitted at once: the mean, of centred features
+        means = np.tensordot(w / w.sum(), phi, 1) if offset == "centred" else 0.0
+        A = (phi - means).reshape(n * R, d)
         theta = flow(A, T, W, shift, time, w.sum())
-        return lambda p: (p.reshape(-1, d) @ theta).reshape(len(p), -1) + base
+        return lambda p: ((p - means).reshape(-1, d) @ theta).reshape(len(p), -1) + base
     if offset == "centred":  # a free intercept, one for each row of a sample
         A = np.hstack([A, np.tile(np.eye(R), (n, 1))])
     penalty = np.diag([shift] * d + [0.0] * (A.shape[1] - d))

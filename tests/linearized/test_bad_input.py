@@ -310,8 +310,30 @@ class TestRankings:
         with pytest.raises(ValueError, match="task must be"):
             rank_networks(nets, X, y, task="ranking")
 
+    def test_two_targets_are_no_two_classes(self):
+        z = X[:, 1] ** 2
+        one = rank_networks({"a": module(1)}, X, z, task="regression").gcv["a"]
+        for n in (2, 3):
+            Y = np.stack([z] * n, 1)
+            several = rank_networks({"a": module(1)}, X, Y, task="regression").gcv["a"]
+            assert np.isclose(several, n * one)
+        with pytest.raises(ValueError, match="y has shape"):
+            rank_networks({"a": module(1)}, X, 1.0)
+
     def test_a_fitted_net_of_another_task(self):
         ranking = rank_networks({"net": trained(y), "module": module()}, X, np.arange(30) % 5)
         assert set(ranking.order) == {"net", "module"}
         with pytest.raises(ValueError, match="needs as many"):
             rank_networks({"module": module()}, X, np.arange(30) % 5, kernel="entk")
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "eigh"])
+@pytest.mark.parametrize("alpha", [5e-13, 1e-12])
+def test_ridges_of_the_size_of_rounding_are_raised(solver, alpha):
+    A = rng.normal(size=(40, 6))
+    t = rng.normal(size=40)
+    model = NTKRegressor("precomputed", alpha=alpha, offset="zero", solver=solver)
+    with pytest.warns(UserWarning, match="The kernel is not positive definite with alpha="):
+        model.fit(A @ A.T, t)
+    expected = A @ np.linalg.lstsq(A, t, rcond=None)[0]
+    assert np.abs(model.predict(A @ A.T) - expected).max() < 1e-3
