@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import joblib
@@ -95,12 +96,25 @@ class TestMap:
         job = _DiesOnce(str(tmp_path / "died"))
         with joblib.parallel_config(backend=name, n_jobs=2):
             if name == "loky":
-                with pytest.warns(RuntimeWarning, match="worker process was lost"):
+                with pytest.warns(RuntimeWarning, match="its results were lost"):
                     results = list(parallel_map()(job, range(12)))
             else:
                 results = list(parallel_map()(job, range(12)))
         assert results == [i * i for i in range(12)]
         assert (tmp_path / "died").exists()
+
+    def test_results_that_dask_lost_are_computed_again(self, dask_cluster):
+        """As where the dead worker alone held what the calls need."""
+        from distributed import Future
+
+        dask_cluster.wait_for_workers(2)  # a test before this one may have killed some
+        with joblib.parallel_config(backend="dask"):
+            results = parallel_map()(_Slow(np.ones(1000)), range(12))
+            found = [next(results)]
+            dask_cluster.cancel([Future(key, dask_cluster) for key in dask_cluster.futures])
+            with pytest.warns(RuntimeWarning, match="its results were lost"):
+                found += results
+        assert found == [i * 1000 for i in range(12)]
 
     def test_workers_that_always_die_are_given_up(self):
         with (
@@ -121,6 +135,17 @@ def _inverse(i):
 
 def _die(i):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Slow:
+    """Takes its time, with an array that Dask sends to a worker once."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __call__(self, i):
+        time.sleep(0.1)
+        return int(i * self.array.sum())
 
 
 class _DiesOnce:
@@ -199,6 +224,7 @@ def test_a_net_that_cannot_be_pickled_stays_here():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:A worker process or its results were lost")
 def test_a_worker_killed_in_the_middle_of_a_fit(dask_cluster, net):
     """Its tiles are computed by the other, and the result is that of one process."""
     rng = np.random.default_rng(1)

@@ -9,11 +9,13 @@ import os
 import tempfile
 import warnings
 from collections import deque
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 
 import cloudpickle
 from joblib import Parallel, delayed, effective_n_jobs
 
+LOST = (BrokenProcessPool, CancelledError)  # by loky; by Dask, with what a worker held alone
 LOSSES = 5  # times in a row that workers may be lost without a call that succeeds
 
 
@@ -65,13 +67,13 @@ class ParallelMap:
                     losses = 0
                     yield result
                 return
-            except BrokenProcessPool:
+            except LOST:
                 losses += 1
                 if losses > LOSSES:
                     raise
                 warnings.warn(
-                    "A worker process was lost (killed, or out of memory); what it was at is "
-                    "computed again.",
+                    "A worker process or its results were lost (killed, or out of memory); what it "
+                    "was at is computed again.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
