@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.inspection import PruningCurveDisplay
-from sklearn_lpntk.pruning._orders import STRATEGIES
+from sklearn_lpntk.pruning._strategies import STRATEGIES
 
 from .data import load, split
 from .records import FOLDER, Records, arguments, seeds_of

@@ -1,6 +1,12 @@
 """How training moves predictions: one step, forgetting, difficulty, and who helps whom."""
 
-from ._callbacks import EL2N, ForgettingEvents, LearningDifficulty, TrainingDynamics
+from ._callbacks import (
+    EL2N,
+    AreaUnderMargin,
+    ForgettingEvents,
+    LearningDifficulty,
+    TrainingDynamics,
+)
 from ._convergence import entk_convergence
 from ._difficulty import difficulty_correlation
 from ._forgetting import ForgettingPrediction, predict_forgetting
@@ -9,6 +15,7 @@ from ._update import UpdatePrediction, predict_update
 
 __all__ = [
     "EL2N",
+    "AreaUnderMargin",
     "ForgettingEvents",
     "ForgettingPrediction",
     "LearningDifficulty",

@@ -225,8 +225,75 @@ class EL2N(SampleCallback):
         return _visited_mean(self.error_norms_)
 
 
-class TrainingDynamics(LearningDifficulty, ForgettingEvents, EL2N):
-    """All curves of single samples at once: losses, forgetting, and EL2N.
+class AreaUnderMargin(SampleCallback):
+    """Margin of each sample's label over the epochs, and its mean [1]_.
+
+    A low one tells of a wrong label: its logit never leads, since other samples speak for another
+    class.
+
+    Parameters
+    ----------
+    sample_indices : array of int or bool, default=None
+        The rows of X to be tracked, unique; the arrays below are in this order. None means all.
+    evaluation_pass : bool, default=False
+        False records the forward passes of the training itself: in training mode, each sample
+        under the weights that it met; a row of the validation split is never visited. True
+        evaluates all tracked rows in evaluation mode after each epoch, for one more forward pass.
+
+    Attributes
+    ----------
+    margins_ : ndarray of shape (n_epochs, n_tracked)
+        Logit of the label minus the largest other logit, the mean over the visits of the epoch; nan
+        without one. A single logit counts as one of class 1 beside a 0 of class 0.
+    aum_ : ndarray of shape (n_tracked,)
+        Mean over the epochs with a visit.
+
+    See Also
+    --------
+    TrainingDynamics : All curves at once.
+
+    Notes
+    -----
+    Warm restarts (``partial_fit``, ``warm_start=True``) go on recording, ``initialize`` begins
+    anew. Once a network has learned wrong labels by heart their margins are large, too: the mean
+    is meant for the epochs before.
+
+    References
+    ----------
+    .. [1] Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking",
+       2020. arXiv:2001.10528
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skorch import NeuralNetClassifier
+    >>> from sklearn_lpntk.datasets import load_digit_images
+    >>> from sklearn_lpntk.dynamics import AreaUnderMargin
+    >>> X, y = load_digit_images()
+    >>> net = NeuralNetClassifier(
+    ...     torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)),
+    ...     criterion=torch.nn.CrossEntropyLoss, max_epochs=3, iterator_train__shuffle=True,
+    ...     train_split=None, verbose=0, callbacks=[AreaUnderMargin()],
+    ... ).fit(X, y)
+    >>> dict(net.callbacks_)["AreaUnderMargin"].aum_.shape
+    (1797,)
+    """
+
+    def _make_curves(self, n_samples):
+        own = {"margins": _curves.MeanCurve(_curves.margins, n_samples)}
+        return super()._make_curves(n_samples) | own
+
+    @property
+    def margins_(self):
+        return _stacked(self._curve("margins"))
+
+    @property
+    def aum_(self):
+        return _visited_mean(self.margins_)
+
+
+class TrainingDynamics(LearningDifficulty, ForgettingEvents, EL2N, AreaUnderMargin):
+    """All curves of single samples at once: losses, forgetting, EL2N, and margins.
 
     Parameters
     ----------
@@ -245,10 +312,13 @@ class TrainingDynamics(LearningDifficulty, ForgettingEvents, EL2N):
         As in :class:`ForgettingEvents`.
     error_norms_, el2n_
         As in :class:`EL2N`.
+    margins_, aum_
+        As in :class:`AreaUnderMargin`.
 
     See Also
     --------
-    LearningDifficulty, ForgettingEvents, EL2N : One of them alone, with references.
+    LearningDifficulty, ForgettingEvents, EL2N, AreaUnderMargin : One of them alone, with
+        references.
 
     Notes
     -----

@@ -18,6 +18,13 @@ def error_norms(log_proba, y):
     )
 
 
+def margins(log_proba, y):
+    """The label's logit minus the largest other one, of each sample."""
+    label = y[:, None]
+    own = log_proba.gather(1, label)[:, 0]
+    return own - log_proba.scatter(1, label, -torch.inf).amax(1)
+
+
 class Curves:
     """Several curves of the same samples, fed in large pieces: small ones cost as much.
 

@@ -9,14 +9,14 @@ from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._gram import Factor, checked_gram, checked_labels, gram_of
+from .._gram import Factor, checked_gram, checked_labels, gram_of, margins_of
 from .._runtime.cache import cached
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.given import given, index_of, like, n_samples_of, rows_of
 from .._samples.inputs import as_one_array
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_table
-from ._flips import Labelling, gains_of_others, repaired
+from ._flips import Labelling, repaired
 from ._harm import tell_of_harm, wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import warn_of_single
@@ -299,8 +299,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         self._flips = rows, old, new, found.last
         self.labels_ = like(form, self.classes_[labelling.columns])
         self.error_path_ = found.error_path
-        _, gains = gains_of_others(scores, given)
-        self.label_quality_ = np.clip((1 - gains) / 2, 0, 1)
+        self.label_quality_ = np.clip((1 + margins_of(scores, given)) / 2, 0, 1)
         self._best = self.classes_[scores.argmax(axis=1)]
 
     @property

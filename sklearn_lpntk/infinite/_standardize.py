@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .._gram import Factor, gram_of
-from ._flips import Labelling, gains_of_others
+from .._gram import Factor, gram_of, margins_of
+from ._flips import Labelling
 
 TRIED = 2000  # rows by which it is decided
 
@@ -30,5 +30,5 @@ def chosen(kernel, X, columns, n_classes, ridge, standardize):
 def _margin(kernel, X, columns, n_classes, ridge):
     """Mean margin of the given labels, from -1 to 1; finer than the accuracy, which noise blurs."""
     M = Factor(gram_of(kernel, X), ridge).inverse()
-    _, gains = gains_of_others(Labelling(M, columns, n_classes).leave_one_out, columns)
-    return -np.clip(gains, -1, 1).mean()
+    margins = margins_of(Labelling(M, columns, n_classes).leave_one_out, columns)
+    return np.clip(margins, -1, 1).mean()

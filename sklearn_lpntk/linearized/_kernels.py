@@ -68,10 +68,8 @@ class Features:
 
     def _require_sums(self, extractor, few):
         """Refuse the sum of outputs that add up to a constant: its gradients are rounding."""
-        norms = [extractor(few).diagonal()]
         options = self._options | {"kernel": "pntk_first", "plan": extractor.plan}
-        norms.append(make_extractor(self.network, **options)(few).diagonal())
-        if norms[0].double().mean() < CANCELLED * norms[1].double().mean():
+        if sums_cancel(extractor, make_extractor(self.network, **options), few):
             raise ValueError(
                 'kernel="pntk" compares sums of the outputs, and those of this network add up to a '
                 "constant, whatever its parameters are (a last softmax, or a normalisation over "
@@ -82,6 +80,12 @@ class Features:
         """What the features of samples depend on, by name."""
         extractor = extractor or make_extractor(self.network, **self._options)
         return features_key(extractor, [(inputs, None)], *self._sketch)
+
+
+def sums_cancel(extractor, of_the_first, few):
+    """Whether the outputs of a few samples add up to a constant, beside the first output."""
+    norms = [of(few).diagonal().double().mean() for of in (extractor, of_the_first)]
+    return bool(norms[0] < CANCELLED * norms[1])
 
 
 def _is_in_memory(found):

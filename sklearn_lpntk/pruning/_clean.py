@@ -1,39 +1,32 @@
-"""Coverage of the samples whose labels the kernel does not contradict, begun at medoids."""
+"""Labels that the kernel contradicts, and the medoids that coverage begins with."""
 
 import numpy as np
 
+from .._gram import margins_of
 from ..cluster._traversal import farthest_point_order
+from ..linearized._leave_one_out import left_out_predictions
 
-CONTRADICTED_BY = 0.25  # of the median margin, see `is_contradicted`
 TIED = 1e-6  # gains a sample that differ by less are equal but for rounding
 MEDOIDS = 0.5  # times the square root of the class's size
 
 
-def label_margins(operator, columns):
-    """Mean cosine of each sample to its own class, minus the largest one to another class.
+def left_out_margins(columns, **kernel):
+    """By how much a regression on all other samples prefers each label to the best other one.
 
-    Under a label-free kernel a sample with a wrong label is nearer to the class that it is of.
-    The sample itself does not count; inf for the only one of its class.
+    Ridge regression of one-hot labels on features that know no labels, centred, with the ridge of
+    the least leave-one-out error: negative where it prefers another class. Inf for the only sample
+    of a class, of which the others know nothing.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples,)
+        Labels.
+    **kernel
+        ``phi`` or ``K``, as for `left_out_predictions`.
     """
-    classes, codes = np.unique(columns, return_inverse=True)
-    own = codes[:, None] == np.arange(len(classes))
-    squares = np.maximum(operator.diag().astype(np.float64), 0)
-    scale = np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
-    sums = scale[:, None] * operator.matmul(scale[:, None] * own)
-    sums = sums - own * (squares > 0)[:, None]
-    means = sums / np.maximum(own.sum(axis=0) - own, 1)
-    to_own, to_others = means[own], np.where(own, -np.inf, means).max(axis=1)
-    return np.where(own.sum(axis=0)[codes] > 1, to_own - to_others, np.inf)
-
-
-def is_contradicted(margins):
-    """Samples whose margin is negative, by more than a quarter of what is usual.
-
-    By a quarter, since the hardest of the right labels have small negative margins.
-    """
-    known = margins[np.isfinite(margins)]
-    usual = np.median(known) if len(known) else 0
-    return margins < -CONTRADICTED_BY * max(usual, 0)
+    _, codes, counts = np.unique(columns, return_inverse=True, return_counts=True)
+    margins = margins_of(left_out_predictions(codes, **kernel), codes)
+    return np.where(counts[codes] > 1, margins, np.inf)
 
 
 def medoids_then_farthest(rows):

@@ -1,12 +1,21 @@
 """The final estimator on the kept rows, where it is a net that is trained here."""
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
 from sklearn.frozen import FrozenEstimator
 
 from .._skorch.labels import ColumnEncoder
 from .._skorch.nets import fit_net, seeded_for, unfrozen, with_steps_of
 from .._skorch.scoring import ends_in_skorch
+
+
+class Final(NamedTuple):
+    """A fitted final estimator; of a net that is trained here its labels, and what prepares X."""
+
+    estimator: object
+    encoder: ColumnEncoder | None = None
+    steps: object = None
 
 
 def seeded_at_the_end(final, seed):

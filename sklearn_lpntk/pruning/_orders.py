@@ -5,19 +5,19 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.utils import gen_batches
 
 from .._engine.bounds import Bounds
-from .._engine.cotangents import require_columns
-from .._engine.evaluate import logits_and_embeddings
 from .._engine.inputs import parts_of
 from .._engine.reductions import dominated, refined, row_extremes
 from .._engine.rows import SpeculativeRows
+from .._gram import one_hot
 from .._runtime.progress import report
 from .._samples.datasets import as_array
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
-from ._clean import is_contradicted, label_margins, medoids_then_farthest
+from ._clean import left_out_margins, medoids_then_farthest
 from ._samples import Ordering
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
@@ -73,15 +73,31 @@ def _cover_cosine(operator, members):
     return members[_cover(CosineRows(operator.restricted(members)))]
 
 
+def clean_herding(samples):
+    """Herding of the samples whose labels the others, by the label-free kernel, do not deny."""
+    return _clean(samples, _herd)
+
+
 def clean_coverage(samples):
-    """Coverage from a few medoids on, of the samples whose labels the kernel does not deny."""
-    margins = label_margins(samples.operator("pntk"), samples.columns)
-    contradicted = is_contradicted(margins)
-    visits = samples.per_class(_cover_from_medoids, samples.operator(), among=~contradicted)
-    denied = np.flatnonzero(contradicted)
-    denied = denied[np.argsort(margins[denied], kind="stable")]
-    kept_longest_last = interleave(visits, len(samples))[::-1]
-    return Ordering(np.concatenate([denied, kept_longest_last]), scores=margins)
+    """Coverage of the same samples, from a few medoids of each class on."""
+    return _clean(samples, _cover_from_medoids)
+
+
+def _clean(samples, visit):
+    margins = left_out_margins(samples.columns, **samples.label_free())
+    visits = samples.per_class(visit, samples.operator(), among=margins >= 0)
+    return after_contradicted(margins, visits)
+
+
+def after_contradicted(margins, visits):
+    """Samples of negative margin go first, by rising margin; then the others, last those visited
+    first."""
+    contradicted = margins < 0
+    first = np.flatnonzero(contradicted)
+    first = first[np.argsort(margins[first], kind="stable")]
+    kept_longest_last = interleave(visits, len(margins))[::-1]
+    order = np.concatenate([first, kept_longest_last])
+    return Ordering(order, scores=margins, contradicted=contradicted)
 
 
 def _cover_from_medoids(operator, members):
@@ -90,8 +106,7 @@ def _cover_from_medoids(operator, members):
 
 def k_center(samples):
     """Coverage on the last layer's inputs, Euclidean."""
-    _, embeddings = logits_and_embeddings(samples.network.module, samples.X)
-    return _visit_within_classes(samples, _cover_vectors, EuclideanRows, embeddings.cpu().numpy())
+    return _visit_within_classes(samples, _cover_vectors, EuclideanRows, samples.embeddings)
 
 
 def _cover_vectors(similarity, Z, members):
@@ -113,21 +128,18 @@ def random(samples):
 
 def el2n(samples):
     """Norm of the error vector: the easiest samples go first."""
-    logits, _ = logits_and_embeddings(samples.network.module, samples.X)
-    y = torch.as_tensor(samples.columns, device=logits.device)
-    require_columns(y, logits.shape[1])
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], 1)
-    error = torch.softmax(logits, 1) - torch.nn.functional.one_hot(y, logits.shape[1])
-    return _rising(error.norm(dim=1).cpu().numpy())
+    logits = samples.logits
+    error = softmax(logits, axis=1) - one_hot(samples.columns, logits.shape[1])
+    return rising(np.linalg.norm(error, axis=1))
 
 
 def grand(samples):
     """Norm of the loss gradient: the smallest go first."""
-    return _rising(np.sqrt(samples.exact_operator("loss_gradient").diag()))
+    return rising(np.sqrt(samples.exact_operator("loss_gradient").diag()))
 
 
-def _rising(scores):
+def rising(scores):
+    """The smallest score goes first."""
     return Ordering(np.argsort(scores, kind="stable"), scores=scores)
 
 
@@ -278,35 +290,3 @@ def _n_clusters(n_clusters, n_samples):
     """Clusters of a part of the samples: never more than it has."""
     whole = isinstance(n_clusters, Integral)
     return resolve_n_clusters(min(n_clusters, n_samples) if whole else n_clusters, n_samples)
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A strategy's function and what it needs.
-
-    ``needs_net`` and ``needs_numbers`` say what of X and a network it looks at, and
-    ``compares`` whether by the kernel of pairs.
-    """
-
-    order: callable
-    needs_net: bool = True
-    needs_numbers: bool = True
-    compares: bool = False
-    has_auto: bool = False
-    clusters: bool = False
-
-
-STRATEGIES = {
-    "herding": Strategy(herding, compares=True),
-    "coverage": Strategy(coverage, compares=True),
-    "clean_coverage": Strategy(clean_coverage, compares=True),
-    "redundant": Strategy(redundant, compares=True, has_auto=True),
-    "head": Strategy(head, compares=True, has_auto=True, clusters=True),
-    "redundant+head": Strategy(redundant_head, compares=True, has_auto=True, clusters=True),
-    "keep_head": Strategy(keep_head, compares=True, clusters=True),
-    "random": Strategy(random, needs_net=False, needs_numbers=False),
-    "el2n": Strategy(el2n),
-    "grand": Strategy(grand),
-    "k_center": Strategy(k_center),
-    "k_center_input": Strategy(k_center_input, needs_net=False),
-}

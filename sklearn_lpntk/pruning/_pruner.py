@@ -1,8 +1,8 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
 import os
-import warnings
 from copy import deepcopy
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,7 +12,6 @@ from sklearn.base import (
     MetaEstimatorMixin,
     _fit_context,
     clone,
-    is_regressor,
 )
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, RealNotInt, StrOptions
@@ -27,7 +26,6 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from .._runtime.cache import warn_if_never_found
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.datasets import Items, is_dataset
 from .._samples.given import given, index_of, require_taking, rows_of
@@ -35,10 +33,12 @@ from .._skorch.labels import checked_classes
 from .._skorch.nets import is_skorch_net, net_input, unfrozen
 from .._skorch.scoring import ends_in_skorch, kinds_taken, prepared
 from ..cluster._farthest_point import resolve_n_clusters
-from ._final import retrain, seeded_at_the_end
-from ._orders import STRATEGIES
-from ._scoring import score_samples
+from ._comparison import compared
+from ._final import Final, retrain, seeded_at_the_end
+from ._parameters import check_parameters
+from ._scoring import score_samples, stage
 from ._selection import kept_mask
+from ._strategies import CANDIDATES, STRATEGIES, strategy_of
 from ._table import frame_of
 
 
@@ -214,7 +214,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     _parameter_constraints = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "net": [HasMethods(["fit", "predict"]), nn.Module, None],
-        "strategy": [StrOptions(set(STRATEGIES))],
+        "strategy": [StrOptions({*STRATEGIES, "auto"}), callable, list, tuple],
         "prune_fraction": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "kernel": [
             StrOptions({"lpntk", "pntk", "pntk_first", "loss_gradient"}),
@@ -311,21 +311,20 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             that has no recipe.
         """
         fit_params = self._routed("fit", fit_params)
-        self._check_parameters()
+        check_parameters(self, self._strategies)
         if self.estimator is None and isinstance(self.net, nn.Module):
             raise TypeError(
                 "estimator=None retrains the scoring net, but net is a plain module, and nothing "
                 "says how to train it: pass estimator=, or net= as a skorch classifier."
             )
         with unfitted_on_error(self):
-            progress = FitProgress(self, 3, X, y, verbose=self.verbose)
-            found = self._select(X, y, progress, decide_only=self._decides_only)
-            found.kept = self._kept(found)
+            progress = FitProgress(self, self._n_stages, X, y, verbose=self.verbose)
+            found = self._select(X, y, progress, fit_params)
             final = self._final_estimator(found)
             with progress.stage("fit final estimator", final):
-                final = self._fit_final(final, found, X, y, fit_params)
+                self._final = self._fit_final(final, found, X, y, fit_params)
             self._store(found)
-            self.estimator_ = final
+            self.estimator_ = self._final.estimator
             progress.end()
         return self
 
@@ -352,11 +351,10 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         TypeError, ValueError
             As in `fit`.
         """
-        self._check_parameters()
+        check_parameters(self, self._strategies)
         with unfitted_on_error(self):
-            progress = FitProgress(self, 2, X, y, verbose=self.verbose)
-            found = self._select(X, y, progress, decide_only=self._decides_only)
-            found.kept = self._kept(found)
+            progress = FitProgress(self, self._n_stages - 1, X, y, verbose=self.verbose)
+            found = self._select(X, y, progress)
             self._store(found)
             progress.end()
         kept, y = self.sample_indices_, found.y if y is None else y
@@ -387,18 +385,32 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
             pruner._validate_params()
-            pruner._check_parameters()
+            check_parameters(pruner, pruner._strategies)
+        if len(self._strategies) > 1:  # each fraction may have another best one
+            return (np.flatnonzero(pruner._select(X, y, None).kept) for pruner in path)
         decide_only = all(pruner._decides_only for pruner in path)
-        found = clone(self)._select(X, y, None, decide_only=decide_only)
-        return (np.flatnonzero(pruner._kept(found)) for pruner in path)
+        found = clone(self)._scored(X, y, None, decide_only=decide_only)
+        ordering = found.ordered(self._strategies[0])
+        return (np.flatnonzero(pruner._kept(ordering, found.y)) for pruner in path)
 
     # -- selection ------------------------------------------------------------------------
 
     @property
     def _decides_only(self):
         """Whether which rows are redundant is all that is asked for, not how much."""
-        recipe = self.prune_fraction == "auto" and self.strategy == "redundant"
+        recipe = self.prune_fraction == "auto" and self._strategies == ["redundant"]
         return recipe and not self.refine  # which takes candidates with their scores
+
+    @property
+    def _strategies(self):
+        """The candidates, one or more."""
+        if isinstance(self.strategy, list | tuple):
+            return list(self.strategy)
+        return list(CANDIDATES) if self.strategy == "auto" else [self.strategy]
+
+    @property
+    def _n_stages(self):
+        return 3 + (len(self._strategies) > 1)
 
     @property
     def _scoring_net(self):
@@ -411,22 +423,51 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         own = is_skorch_net(self.estimator)
         return {"tables": False, "raw": False} if own else kinds_taken(self._scoring_net)
 
-    def _select(self, X, y, progress, *, decide_only):
+    def _select(self, X, y, progress, fit_params=None):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
+        found = self._scored(X, y, progress, decide_only=self._decides_only)
+        strategies = best, *others = self._strategies
+        self._comparison = None
+        if others:
+            with stage(progress, "compare strategies"):
+                self._comparison = self._compared(found, X, y, fit_params or {})
+            best = strategies[list(self._comparison.hits).index(self._comparison.best)]
+        found.ordering = found.ordered(best)
+        found.kept = self._kept(found.ordering, found.y)
+        return found
+
+    def _compared(self, found, X, y, fit_params):
+        """The candidates by the final estimator's accuracy on rows that are held out."""
+        y = found.y if y is None else y
+
+        def hits_of(strategy, rows, others):
+            kept = np.zeros(len(found.y), dtype=bool)
+            kept[rows] = self._kept(found.ordered(strategy, rows), found.y[rows])
+            part = replace(found, kept=kept)
+            final = self._fit_final(self._final_estimator(found), part, X, y, fit_params)
+            return self._predicted(final, rows_of(X, others)) == found.y[others]
+
+        rng = np.random.default_rng(found.net_seed)
+        comparison = compared(self._strategies, found.samples.columns, rng, hits_of)
+        comparison.warn_if_random(self.prune_fraction)
+        return comparison
+
+    def _scored(self, X, y, progress, *, decide_only):
+        """The samples, and a net that was trained on them, where the strategies need one."""
         self._row_names = index_of(X, y)
-        strategy = STRATEGIES[self.strategy]
+        strategies = [strategy_of(strategy) for strategy in self._strategies]
         retrains = self.estimator is None or is_skorch_net(self.estimator)
         kinds = self._kinds_taken
-        kinds["raw"] |= not (strategy.needs_numbers or retrains)
+        kinds["raw"] |= not (any(s.needs_numbers for s in strategies) or retrains)
         X, y = given(self, X, y, **kinds)
         checked_classes(y)
-        if isinstance(self.n_clusters, Integral) and strategy.clusters:
+        if isinstance(self.n_clusters, Integral) and any(s.clusters for s in strategies):
             resolve_n_clusters(self.n_clusters, len(y))  # raises where there are too many
         return score_samples(
             self._scoring_net,
             X,
             y,
-            self.strategy,
+            self._strategies,
             {
                 "kernel": self.kernel,
                 "scope": self.scope,
@@ -443,46 +484,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             progress=progress,
         )
 
-    def _check_parameters(self):
-        self._check_recipe()
-        seeded = isinstance(self.random_state, Integral)
-        if self.store is not None and self.n_components is not None and not seeded:
-            raise ValueError(
-                f"store= keeps a sketch, which random_state={self.random_state} draws anew in "
-                "every fit, so that it would be refused. Pass an int random_state."
-            )
-        if self.refine and self.n_components is None:
-            raise ValueError(
-                "refine=True computes exactly what a sketch finds; without n_components there is "
-                "no sketch and all is exact. Set n_components, for example 4096, or refine=False."
-            )
-        if self.precision != "deprecated":
-            warnings.warn(
-                "precision= has no effect and will be removed in version 0.3.",
-                FutureWarning,
-                stacklevel=2,
-            )
-        warn_if_never_found(self)
-        if self.estimator is not None and is_regressor(self.estimator):
-            raise TypeError(
-                f"estimator must be a classifier; got {type(self.estimator).__name__}, a "
-                "regressor: samples are scored and pruned by class."
-            )
-
-    def _check_recipe(self):
-        if self.prune_fraction == "auto" and not STRATEGIES[self.strategy].has_auto:
-            recipes = sorted(name for name, s in STRATEGIES.items() if s.has_auto)
-            raise ValueError(
-                f"prune_fraction='auto' is the paper's recipe for the strategies {recipes}; "
-                f"strategy={self.strategy!r} needs a fraction."
-            )
-
-    def _kept(self, found):
-        order = found.ordering.prune_order
+    def _kept(self, ordering, y):
+        order = ordering.prune_order
         if self.prune_fraction == "auto":  # the recipe names rows; no other one goes instead
-            n_drop = found.ordering.n_recipe(self.head_fraction)
-            return kept_mask(order[:n_drop], found.y, n_drop)
-        return kept_mask(order, found.y, round(self.prune_fraction * len(found.y)))
+            n_drop = ordering.n_recipe(self.head_fraction)
+            return kept_mask(order[:n_drop], y, n_drop)
+        return kept_mask(order, y, round(self.prune_fraction * len(y)))
 
     def _store(self, found):
         ordering = found.ordering
@@ -501,6 +508,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             ("_stand_ins", ordering.stand_ins),
             ("labels_", ordering.labels),
             ("cluster_centers_indices_", ordering.centers),
+            ("contradicted_", ordering.contradicted),
+            ("best_strategy_", None if self._comparison is None else self._comparison.best),
+            ("selection_scores_", None if self._comparison is None else self._comparison.scores),
         ):
             if value is not None:
                 setattr(self, name, value)
@@ -513,17 +523,20 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     def _fit_final(self, final, found, X, y, fit_params):
         kept = np.flatnonzero(found.kept)
         params = _check_method_params(found.y, fit_params, indices=kept)
-        self._encoder = self._steps = None
         if not is_skorch_net(final):
             if not ends_in_skorch(final):
                 require_taking(final, X)
             y = found.y if y is None else y
             with seeded_at_the_end(final, found.net_seed):
-                return final.fit(rows_of(X, kept), rows_of(y, kept), **params)
+                return Final(final.fit(rows_of(X, kept), rows_of(y, kept), **params))
         own = self.estimator is not None
-        self._steps = None if own else found.scorer.steps
-        retrained, self._encoder = retrain(final, found, kept, self.budget, params, own=own)
-        return retrained
+        steps = None if own else found.scorer.steps
+        return Final(*retrain(final, found, kept, self.budget, params, own=own), steps)
+
+    def _predicted(self, final, X):
+        if final.encoder is None:
+            return final.estimator.predict(X)
+        return final.encoder.predict(final.estimator, self._net_input(X, final))
 
     @available_if(_estimator_has("predict"))
     def predict(self, X):
@@ -539,9 +552,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         y : ndarray of shape (n_samples,)
         """
         check_is_fitted(self, "estimator_")
-        if self._encoder is None:
-            return self.estimator_.predict(X)
-        return self._encoder.predict(self.estimator_, self._net_input(X))
+        return self._predicted(self._final, X)
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):
@@ -559,9 +570,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             is conditioned on these.
         """
         check_is_fitted(self, "estimator_")
-        if self._encoder is None:
+        if self._final.encoder is None:
             return self.estimator_.predict_proba(X)
-        return self._encoder.probabilities(self.estimator_, self._net_input(X))
+        return self._final.encoder.probabilities(self.estimator_, self._net_input(X, self._final))
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X):
@@ -597,14 +608,14 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """
         check_is_fitted(self, "estimator_")
         y = Items(X).labels() if y is None and is_dataset(X) else y
-        if self._encoder is not None:
+        if self._final.encoder is not None:
             return super().score(X, y, **score_params)
         return self.estimator_.score(X, y, **self._routed("score", score_params))
 
-    def _net_input(self, X):
+    def _net_input(self, X, final):
         """X for a net, checked; any other final estimator checks for itself."""
         X, _ = given(self, X, reset=False, **self._kinds_taken)
-        return net_input(self.estimator_, prepared(self._steps, X))
+        return net_input(final.estimator, prepared(final.steps, X))
 
     # -- queries --------------------------------------------------------------------------
 

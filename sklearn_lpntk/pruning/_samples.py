@@ -1,15 +1,24 @@
 """What a strategy looks at, and what it finds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+import torch
+from sklearn.utils import gen_batches
 
-from .._engine.inputs import is_many
+from .._engine.cotangents import require_columns
+from .._engine.evaluate import logits_and_embeddings
+from .._engine.inputs import is_many, take
 from .._engine.task import Task
 from .._features import extract, make_extractor, operator_of, store_path, workers_of
 from .._samples.datasets import as_array
 from .._samples.inputs import as_inputs
+from ..linearized._kernels import FEW, TangentKernel, sums_cancel
 from ._stand_ins import StandIns
+
+COMPONENTS = 1024  # of the sketch in which labels are regressed
+NYSTROM_JITTER = 1e-6  # of the mean of the diagonal
 
 
 @dataclass
@@ -18,15 +27,25 @@ class Samples:
 
     Attributes
     ----------
-    network : Network or None
     X : inputs of the network, or what X is for a strategy without one
     columns : ndarray of shape (n_samples,)
         Labels as logit columns.
+    classes : list of ndarray
+        Rows of each class.
+    rng : numpy Generator
+        What random choices are to be drawn from.
+    network : Network or None
+        Its ``module`` is the trained module.
+    logits, embeddings : ndarray of shape (n_samples, n_logits) and (n_samples, n_inputs)
+        Of the trained network: outputs, at least two, and what goes into its last layer.
+    dynamics : TrainingDynamics or None
+        What was recorded while the net was trained, where it was.
     options : dict
         ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, refine,
         parameters``.
-    rng : numpy Generator
     sketch_seed : int
+    whole, rows : Samples and ndarray of int, or None
+        Those that these are a part of, and which.
     """
 
     network: object
@@ -35,7 +54,21 @@ class Samples:
     options: dict
     rng: np.random.Generator
     sketch_seed: int = 0
-    _operators: dict = field(default_factory=dict)
+    dynamics: object = None
+    whole: "Samples | None" = None
+    rows: np.ndarray | None = None
+    _features: dict = field(default_factory=dict)
+
+    def part(self, rows, rng):
+        """Some of the samples, which share what was computed for all."""
+        return replace(
+            self,
+            X=take(self.X, rows),
+            columns=self.columns[rows],
+            rng=rng,
+            whole=self,
+            rows=rows,
+        )
 
     def __len__(self):
         return len(self.columns)
@@ -51,35 +84,82 @@ class Samples:
         whole = [np.arange(len(self))]
         return self.classes if self.options["scope"] == "class" else whole
 
+    # -- what the samples are -------------------------------------------------------------
+
     def vectors(self):
         """X as one array of numbers."""
         X = as_inputs(self.X)
         if is_many(X):
             raise ValueError(
-                "strategy='k_center_input' compares the rows of one array, and X has several "
-                "inputs; use another strategy, such as 'k_center'."
+                "This strategy compares the rows of one array, and X has several inputs; use "
+                "another strategy, such as 'herding' or 'k_center'."
             )
         return as_array(X[:])
 
+    @cached_property
+    def _outputs(self):
+        if self.whole is not None:
+            return [of_all[self.rows] for of_all in self.whole._outputs]
+        logits, embeddings = logits_and_embeddings(self.network.module, self.X)
+        require_columns(torch.as_tensor(self.columns), logits.shape[1])
+        if logits.shape[1] == 1:  # of class 1; that of class 0 is none
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        return [tensor.double().cpu().numpy() for tensor in (logits, embeddings)]
+
+    @property
+    def logits(self):
+        return self._outputs[0]
+
+    @property
+    def embeddings(self):
+        return self._outputs[1]
+
+    def recorded(self, name):
+        """A curve or score of `TrainingDynamics`, its last axis the samples."""
+        if self.dynamics is None:
+            raise ValueError(
+                "This strategy looks at how the net was trained, and of this net's training "
+                "nothing was recorded: pass a skorch net that is still to be trained, or put "
+                "TrainingDynamics() into its callbacks before you fit and freeze it."
+            )
+        values = getattr(self.dynamics, name)
+        if values.shape[-1] != len(self.whole or self):
+            raise ValueError(
+                f"The net's TrainingDynamics recorded {values.shape[-1]} samples, and X has "
+                f"{len(self.whole or self)}: record the training on the same X, in the same order."
+            )
+        return values if self.rows is None else values[..., self.rows]
+
+    # -- kernels --------------------------------------------------------------------------
+
     def operator(self, kernel=None):
         """The lazy kernel of all samples."""
-        kernel = self.options["kernel"] if kernel is None else kernel
-        return self._features(kernel, self.options["n_components"], self.options["store"])
+        return self._operator(kernel, self.options["n_components"], self.options["store"])
 
     def exact_operator(self, kernel=None):
         """The kernel without a sketch."""
-        return self._features(self.options["kernel"] if kernel is None else kernel, None, None)
+        return self._operator(kernel)
 
-    def _features(self, kernel, n_components, store):
+    def _operator(self, kernel=None, n_components=None, store=None):
+        if self.whole is not None:
+            return self.whole._operator(kernel, n_components, store).restricted(self.rows)
+        kernel = self.options["kernel"] if kernel is None else kernel
+        features = self._features_of(kernel, n_components, store)
+        if features.n_cotangents != 1:
+            raise ValueError(
+                f"kernel={kernel!r} gives {features.n_cotangents} cotangents a sample; "
+                "pruning needs one: return an array of shape (n, K)."
+            )
+        return operator_of(features)
+
+    def _features_of(self, kernel, n_components=None, store=None):
         key = id(kernel), n_components
-        if key not in self._operators:
+        if key not in self._features:
             if store is not None:
                 name = kernel if isinstance(kernel, str) else "kernel"
                 store = store_path(store, name)
-            names = self.options.get("parameters")
-            extractor = make_extractor(self.network, kernel=kernel, parameters=names)
-            features = extract(
-                extractor,
+            self._features[key] = extract(
+                self._extractor(kernel),
                 self.X,
                 self.columns,
                 n_components,
@@ -87,13 +167,37 @@ class Samples:
                 store=store,
                 n_jobs=self.options["n_jobs"],
             )
-            if features.n_cotangents != 1:
-                raise ValueError(
-                    f"kernel={kernel!r} gives {features.n_cotangents} cotangents a sample; "
-                    "pruning needs one: return an array of shape (n, K)."
-                )
-            self._operators[key] = operator_of(features)
-        return self._operators[key]
+        return self._features[key]
+
+    def _extractor(self, kernel):
+        names = self.options.get("parameters")
+        return make_extractor(self.network, kernel=kernel, parameters=names)
+
+    def label_free(self):
+        """Features ``phi`` of the network that know no labels, or for few samples their ``K``."""
+        if self.whole is not None:
+            (name, of_all), *_ = self.whole.label_free().items()
+            square = np.ix_(self.rows, self.rows)
+            return {name: of_all[self.rows] if name == "phi" else of_all[square]}
+        extractors = [self._extractor(kernel) for kernel in ("pntk", "pntk_first")]
+        kernel = "pntk"
+        if sums_cancel(*extractors, take(self.X, slice(0, FEW))):
+            kernel = "entk_trace"
+        if len(self) <= COMPONENTS:
+            return {"K": TangentKernel(self._features_of(kernel)).gram()}
+        return {"phi": TangentKernel(self._features_of(kernel, COMPONENTS)).phi()}
+
+    def label_free_by(self, kernel):
+        """The same by a kernel ``(X, Y) -> K`` of the inputs: by Nyström's method for many."""
+        X = self.vectors().reshape(len(self), -1).astype(np.float64)
+        if len(self) <= COMPONENTS:
+            return {"K": kernel(X, X)}
+        landmarks = X[self.rng.choice(len(X), COMPONENTS, replace=False)]
+        K = kernel(landmarks, landmarks)
+        w, V = np.linalg.eigh(K)
+        root = V / np.sqrt(np.maximum(w, NYSTROM_JITTER * np.trace(K) / len(K)))
+        blocks = gen_batches(len(X), COMPONENTS)
+        return {"phi": np.concatenate([kernel(X[rows], landmarks) @ root for rows in blocks])}
 
     def reduce(self, function, operator, *args, **options):
         """A reduction over an operator, its tiles on the workers."""
@@ -105,7 +209,9 @@ class Samples:
 
         ``among``, a mask, narrows the classes; one that is empty then is passed over.
         """
-        run = workers_of(*self._operators.values(), n_jobs=self.options["n_jobs"]).get("map", map)
+        features = (self.whole or self)._features.values()
+        operators = [operator_of(f) for f in features if f.n_cotangents == 1]
+        run = workers_of(*operators, n_jobs=self.options["n_jobs"]).get("map", map)
         classes = self.classes if among is None else [c[among[c]] for c in self.classes]
         return list(run(Task(function, *args), [c for c in classes if len(c)]))
 
@@ -119,6 +225,7 @@ class Ordering:
     dominators: np.ndarray | None = None
     n_redundant: int | None = None
     scores: np.ndarray | None = None  # what the order was made by, where it is a number
+    contradicted: np.ndarray | None = None  # mask of labels that the others contradict
     labels: np.ndarray | None = None
     centers: np.ndarray | None = None
     head_size: int | None = None  # samples in the largest cluster

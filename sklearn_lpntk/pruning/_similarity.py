@@ -34,6 +34,46 @@ class OperatorRows:
         return self.operator.matmul(np.full(len(self), 1 / len(self))).astype(np.float64)
 
 
+class ArrayRows:
+    """A kernel that is an array."""
+
+    def __init__(self, K):
+        self.K = K
+
+    def __len__(self):
+        return len(self.K)
+
+    def restricted(self, rows):
+        """That of some samples."""
+        return ArrayRows(self.K[np.ix_(rows, rows)])
+
+    def row(self, i, priority):
+        return self.K[i]
+
+    def mean(self):
+        return self.K.mean(axis=1)
+
+
+class FeatureRows:
+    """Inner products of features."""
+
+    def __init__(self, phi):
+        self.phi = phi
+
+    def __len__(self):
+        return len(self.phi)
+
+    def restricted(self, rows):
+        """Those of some samples."""
+        return FeatureRows(self.phi[rows])
+
+    def row(self, i, priority):
+        return self.phi @ self.phi[i]
+
+    def mean(self):
+        return self.phi @ self.phi.mean(axis=0)
+
+
 class CosineRows(OperatorRows):
     """Cosines of an operator's features; 0 for a sample without gradient."""
 

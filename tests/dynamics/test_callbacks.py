@@ -25,6 +25,7 @@ from torch.utils.data import (
 
 from sklearn_lpntk.dynamics import (
     EL2N,
+    AreaUnderMargin,
     ForgettingEvents,
     LearningDifficulty,
     TrainingDynamics,
@@ -76,9 +77,9 @@ class Spy(TrainingDynamics):
 
 
 def by_hand(visits, X, n_epochs):
-    """losses, error norms, last correctness and event counts, one visit at a time."""
+    """losses, error norms, margins, last correctness and event counts, a visit at a time."""
     row_of = {tuple(x.tolist()): i for i, x in enumerate(X)}
-    losses, norms = [[[[] for _ in X] for _ in range(n_epochs)] for _ in range(2)]
+    losses, norms, margins = [[[[] for _ in X] for _ in range(n_epochs)] for _ in range(3)]
     correct = np.full((n_epochs, len(X)), -1)
     last, counts = [None] * len(X), np.zeros(len(X), dtype=int)
     for epoch, x, label, z in visits:
@@ -87,17 +88,20 @@ def by_hand(visits, X, n_epochs):
         error = torch.softmax(z, 0)
         error[label] -= 1
         norms[e][i].append(error.norm().item())
+        margins[e][i].append((z[label] - max(z[:label].tolist() + z[label + 1 :].tolist())).item())
         right = bool(z.argmax() == label)
         counts[i] += last[i] is True and not right
         last[i] = right
         correct[e, i] = right
-    mean = [[[np.mean(v) if v else np.nan for v in row] for row in m] for m in (losses, norms)]
-    return np.array(mean[0]), np.array(mean[1]), correct, counts
+    curves = losses, norms, margins
+    mean = [[[np.mean(v) if v else np.nan for v in row] for row in curve] for curve in curves]
+    return *map(np.array, mean), correct, counts
 
 
 def assert_as_by_hand(spy, X, n_epochs):
-    losses, norms, correct, counts = by_hand(spy.visits_, X, n_epochs)
+    losses, norms, margins, correct, counts = by_hand(spy.visits_, X, n_epochs)
     np.testing.assert_allclose(spy.losses_, losses, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(spy.margins_, margins, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(spy.error_norms_, norms, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(spy.correct_, correct)
     np.testing.assert_array_equal(spy.forgetting_counts_, counts)
@@ -148,7 +152,7 @@ def test_samples_drawn_with_replacement(piece, monkeypatch):
     X, y = data()
     net = make_net(Spy(), iterator_train=with_replacement, max_epochs=8).fit(X, y)
     spy = recorded(net, "Spy")
-    losses, norms, correct, _ = by_hand(spy.visits_, X, 8)
+    losses, norms, _, correct, _ = by_hand(spy.visits_, X, 8)
     np.testing.assert_allclose(spy.losses_, losses, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(spy.error_norms_, norms, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(spy.correct_ < 0, correct < 0)
@@ -163,6 +167,7 @@ def test_what_is_derived_from_the_curves():
     found = recorded(net)
     np.testing.assert_allclose(found.difficulty_, found.losses_.sum(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.el2n_, found.error_norms_.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.aum_, found.margins_.mean(axis=0), rtol=1e-5)
     for i in range(N):
         right = np.flatnonzero(found.correct_[:, i] == 1)
         assert found.first_learned_[i] == (right[0] if len(right) else -1)
@@ -175,7 +180,7 @@ def test_what_is_derived_from_the_curves():
 
 def test_the_parts_record_what_the_whole_does():
     X, y = data()
-    parts = LearningDifficulty(), ForgettingEvents(), EL2N()
+    parts = LearningDifficulty(), ForgettingEvents(), EL2N(), AreaUnderMargin()
     net = make_net(TrainingDynamics(), *parts).fit(X, y)
     whole = recorded(net)
     for part, names in zip(
@@ -184,6 +189,7 @@ def test_the_parts_record_what_the_whole_does():
             ("losses_", "difficulty_"),
             ("correct_", "forgetting_counts_", "first_learned_", "never_learned_"),
             ("error_norms_", "el2n_"),
+            ("margins_", "aum_"),
         ),
         strict=True,
     ):
@@ -682,6 +688,7 @@ class TestErrors:
             (LearningDifficulty(), "difficulty_"),
             (ForgettingEvents(), "forgetting_counts_"),
             (EL2N(), "el2n_"),
+            (AreaUnderMargin(), "aum_"),
         ):
             with pytest.raises(
                 NotFittedError, match=f"This {type(callback).__name__} has recorded"

@@ -517,7 +517,7 @@ class TestManyClassesAndStrategies:
 
     @pytest.mark.parametrize("n_strategies", [2, 12])
     def test_strategies_have_their_own_looks(self, n_strategies):
-        from sklearn_lpntk.pruning._orders import STRATEGIES
+        from sklearn_lpntk.pruning._strategies import STRATEGIES
 
         names = ["random", *(s for s in STRATEGIES if s != "random")][:n_strategies]
         scores = {name: np.full((2, 1), 0.5 + k / 50) for k, name in enumerate(names)}

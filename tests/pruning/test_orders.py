@@ -13,6 +13,7 @@ from sklearn_lpntk._engine.factors import Dense
 from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import row_extremes
 from sklearn_lpntk.kernels import KernelOperator, empirical_ntk, lpntk_kernel
+from sklearn_lpntk.linearized import NTKClassifier
 from sklearn_lpntk.pruning._orders import REDUNDANT_BY
 
 from ..cluster.test_farthest_point import algorithm_3
@@ -48,7 +49,7 @@ def kernel(data, net):
 
 def order(net, data, **options):
     pruner = RedundancyPruner(net=net, random_state=0, **options)
-    return pruner._select(*data, None, decide_only=False).ordering
+    return pruner._select(*data, None).ordering
 
 
 def interleaved(visits):
@@ -108,16 +109,6 @@ def test_coverage(data, net, kernel, memory):
     np.testing.assert_array_equal(found[::-1], expected)
 
 
-def literal_margins(P, y):
-    """Mean cosine to the others of the own class, minus the largest to another class."""
-    C, out = cosine(P), []
-    for i in range(len(y)):
-        own = [C[i, j] for j in range(len(y)) if y[j] == y[i] and j != i]
-        others = [C[i, y == c].mean() for c in set(y) if c != y[i]]
-        out.append(np.mean(own) - max(others))
-    return np.array(out)
-
-
 def medoids(S, n_medoids):
     chosen = []
     while len(chosen) < n_medoids:
@@ -128,69 +119,54 @@ def medoids(S, n_medoids):
     return chosen
 
 
-def test_clean_coverage(data, net, kernel, memory):
-    X, _ = data
-    y = data[1].copy()
-    rng = np.random.default_rng(1)
+def noisy(data):
+    y, rng = data[1].copy(), np.random.default_rng(1)
     wrong = rng.choice(N, 9, replace=False)
     y[wrong] = (y[wrong] + 1) % K
-    kernel = lpntk_kernel(net, X, y).astype(np.float64)
-    margins = literal_margins(empirical_ntk(net, X, kernel="pntk").toarray().astype(np.float64), y)
-    contradicted = margins < -np.median(margins) / 4
-    assert contradicted.sum() > 3
+    return data[0], y
 
-    visits = []
+
+def visited_from_medoids(S):
+    visited = medoids(S, round(0.5 * len(S) ** 0.5))
+    while len(visited) < len(S):
+        nearest = S[:, visited].max(axis=1)
+        nearest[visited] = np.inf
+        visited.append(int(np.argmin(nearest)))
+    return visited
+
+
+def herded(S):
+    visited = []
+    while len(visited) < len(S):
+        gain = S.mean(axis=1) - S[:, visited].sum(axis=1) / (len(visited) + 1)
+        gain[visited] = -np.inf
+        visited.append(int(np.argmax(gain)))
+    return visited
+
+
+@pytest.mark.parametrize(
+    ("strategy", "visit"),
+    [("clean_herding", herded), ("clean_coverage", lambda S: visited_from_medoids(cosine(S)))],
+)
+def test_what_is_contradicted_goes_first(data, net, strategy, visit, memory):
+    """By the leave-one-out predictions of `NTKClassifier`, which are tested by deletion."""
+    X, y = noisy(data)
+    options = {"kernel": "pntk", "offset": "centred", "alpha": "loo"}
+    outputs = NTKClassifier(net, **options).fit(X, y).loo_predictions_
+    others = np.where(np.eye(K, dtype=bool)[y], -np.inf, outputs)
+    margins = outputs[np.arange(N), y] - others.max(axis=1)
+    assert 3 < (margins < 0).sum() < N / 2
+
+    kernel, visits = lpntk_kernel(net, X, y).astype(np.float64), []
     for c in range(K):
-        members = np.flatnonzero((y == c) & ~contradicted)
-        S = cosine(kernel[np.ix_(members, members)])
-        visited = medoids(S, round(0.5 * len(members) ** 0.5))
-        while len(visited) < len(members):
-            nearest = S[:, visited].max(axis=1)
-            nearest[visited] = np.inf
-            visited.append(int(np.argmin(nearest)))
-        visits.append(members[visited])
-    denied = np.flatnonzero(contradicted)
+        members = np.flatnonzero((y == c) & (margins >= 0))
+        visits.append(members[visit(kernel[np.ix_(members, members)])])
+    denied = np.flatnonzero(margins < 0)
     expected = [*denied[np.argsort(margins[denied])], *interleaved(visits)[::-1]]
-    found = order(net, (X, y), strategy="clean_coverage")
+    found = order(net, (X, y), strategy=strategy)
+    np.testing.assert_allclose(found.scores, margins, rtol=1e-6, atol=1e-8)
+    np.testing.assert_array_equal(found.contradicted, margins < 0)
     np.testing.assert_array_equal(found.prune_order, expected)
-    np.testing.assert_allclose(found.scores, margins, rtol=1e-4, atol=1e-6)
-
-
-def test_wrong_labels_go_first():
-    """Three clouds, every tenth label wrong: these go, and on right labels hardly any."""
-    rng = np.random.default_rng(0)
-    true = np.arange(300) % K
-    X = (rng.normal(size=(300, 5)) + 4 * np.eye(5)[true]).astype(np.float32)
-    for share in (0.1, 0.0):
-        wrong = rng.random(300) < share
-        y = np.where(wrong, (true + rng.integers(1, K, 300)) % K, true)
-        torch.manual_seed(0)
-        options = {"criterion": nn.CrossEntropyLoss, "max_epochs": 20, "lr": 0.1, "verbose": 0}
-        net = FrozenEstimator(NeuralNetClassifier(make_module, **options).fit(X, y))
-        pruner = RedundancyPruner(
-            net=net, strategy="clean_coverage", prune_fraction=max(0.02, wrong.mean())
-        )
-        pruner.fit_resample(X, y)
-        if share:
-            assert wrong[pruner.pruned_indices_].mean() > 0.9
-            assert pruner.to_frame()["score"].to_numpy()[wrong].max() < 0
-        else:
-            assert (pruner.to_frame()["score"] < 0).mean() < 0.02
-
-
-def test_the_only_sample_of_a_class_is_not_contradicted():
-    from sklearn_lpntk.pruning._clean import is_contradicted, label_margins
-
-    class Identity:
-        def diag(self):
-            return np.array([1.0, 1.0, 1.0, 0.0])
-
-        def matmul(self, V):
-            return np.diag(self.diag()) @ V
-
-    margins = label_margins(Identity(), np.array([0, 0, 1, 0]))
-    assert margins.tolist() == [0, 0, np.inf, 0]
-    assert not is_contradicted(margins).any()
 
 
 def test_ties_of_medoids_go_to_the_lowest_index():
@@ -215,13 +191,6 @@ def test_ties_of_medoids_go_to_the_lowest_index():
         assert greedy_medoids(Rows(cosine(A @ A.T)), 1) == [0]
         twice = np.repeat(rng.normal(size=(5, 9)), 2, axis=0)
         assert all(i % 2 == 0 for i in greedy_medoids(Rows(cosine(twice @ twice.T)), 4))
-
-
-def test_margins_that_are_not_known_do_not_count():
-    from sklearn_lpntk.pruning._clean import is_contradicted
-
-    found = is_contradicted(np.array([0.8, -0.9, 0.7, np.inf, np.inf, np.inf, np.inf]))
-    assert found.tolist() == [False, True, *[False] * 5]
 
 
 def test_k_center(data, net):

@@ -21,7 +21,7 @@ from torch import nn
 
 from sklearn_lpntk import LpNTKTransformer, RedundancyPruner
 from sklearn_lpntk.datasets import load_digit_images
-from sklearn_lpntk.pruning._orders import STRATEGIES
+from sklearn_lpntk.pruning._strategies import STRATEGIES
 
 X, y = load_iris(return_X_y=True)
 X32 = X.astype(np.float32)

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.kernels import empirical_ntk
-from sklearn_lpntk.pruning._orders import STRATEGIES
+from sklearn_lpntk.pruning._strategies import STRATEGIES
 
 X, y = load_iris(return_X_y=True)
 COMPARING = [name for name, strategy in STRATEGIES.items() if strategy.compares]
