@@ -149,14 +149,6 @@ def one_hot(columns, n_classes):
     return np.eye(n_classes)[columns]
 
 
-def margins_of(scores, columns):
-    """Score of each sample's own class, minus the largest one of another class."""
-    rows = np.arange(len(columns))
-    others = scores.copy()
-    others[rows, columns] = -np.inf
-    return scores[rows, columns] - others.max(axis=1)
-
-
 def checked_number(value, name, *, above=None, at_least=None):
     """A finite number in a range, or a ValueError."""
     is_number = isinstance(value, Real) and np.isfinite(value)

@@ -9,7 +9,8 @@ from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._gram import Factor, checked_gram, checked_labels, gram_of, margins_of
+from .._gram import Factor, checked_gram, checked_labels, gram_of
+from .._margins import WrongLabels, margins_of
 from .._runtime.cache import cached
 from .._runtime.fitting import CallbackSupportMixin, FitProgress, unfitted_on_error, with_callbacks
 from .._samples.given import given, index_of, like, n_samples_of, rows_of
@@ -63,14 +64,16 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         .3 for "gradient".
     beta : float, default=1
         Weight of the terms between classes in the error.
-    min_margin : float, default=0.3
+    min_margin : float or "auto", default="auto"
         A label is flipped where the leave-one-out prediction of another class exceeds that of its
         own by more than this; the indicator of a class is 0 or 1. 0 flips wherever another one is
-        preferred; -inf leaves the choice to the gradient alone. Labels that are decided again take
-        the best class, by whatever margin.
+        preferred; -inf leaves the choice to the gradient alone. "auto": by more than as many labels
+        are doubted as ``estimated_noise_`` says are wrong. Labels that are decided again take the
+        best class, by whatever margin.
     max_iter : int, default=None
         The most labels that are flipped in the first pass; later changes of the same labels do not
-        count. None means no limit.
+        count. None means no limit, and with ``min_margin="auto"`` as many as are estimated to be
+        wrong.
     batch_size : int, default=1
         Flips between two comparisons of all samples: more is faster, and a little worse.
     standardize : {"auto", True, False}, default="auto"
@@ -96,6 +99,15 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     label_quality_ : ndarray of shape (n_samples,)
         How well each given label goes with the repaired labels of all others: 1 where
         leave-one-out prediction is sure of it, 0 where it is sure of another one, .5 at a tie.
+    estimated_noise_ : float
+        Estimated share of wrong labels, by the margins that labels have which were not given.
+        Calibrated where wrong labels are any other class and the task can be learned; too low
+        where they are a similar class, too high where classes overlap.
+    estimated_precision_ : float
+        Estimated share of wrong ones among as many labels of the least margins as were changed, by
+        the same; nan without flips.
+    min_margin_ : float
+        The margin that was asked for.
     wrong_flip_share_ : float
         Estimated share of the flips that make a label wrong, or another wrong one; nan without
         flips, and not to be relied on below 10. Above one half repairing does harm, and `fit`
@@ -167,7 +179,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         "method": [StrOptions(set(RIDGES))],
         "ridge": [Interval(Real, 0, None, closed="left"), None],
         "beta": [Interval(Real, 0, None, closed="left")],
-        "min_margin": [Interval(Real, None, None, closed="both")],
+        "min_margin": [Interval(Real, None, None, closed="both"), StrOptions({"auto"})],
         "max_iter": [Interval(Integral, 0, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "standardize": [StrOptions({"auto"}), "boolean"],
@@ -182,7 +194,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         method="loo",
         ridge=None,
         beta=1.0,
-        min_margin=0.3,
+        min_margin="auto",
         max_iter=None,
         batch_size=1,
         standardize="auto",
@@ -245,11 +257,16 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             warn_of_single(labelling.counts, self.classes_)
             agrees = labelling.leave_one_out.argmax(axis=1) == columns
             self.loo_accuracy_ = float(agrees.mean())
+            wrong = WrongLabels.among(labelling.leave_one_out, columns)
+            self.estimated_noise_, is_auto = wrong.share, self.min_margin == "auto"
+            self.min_margin_ = wrong.least_margin() if is_auto else float(self.min_margin)
+            self._max_flips = wrong.count if is_auto and self.max_iter is None else self.max_iter
             with progress.stage("repair labels"):
                 found = self._repaired(labelling)
             with progress.stage("estimate the harm"):
-                share = wrong_flip_share(labelling, found.first, self._repaired, self.min_margin)
+                share = wrong_flip_share(labelling, found.first, self._repaired, self.min_margin_)
             self._store(labelling, columns, found, form)
+            self.estimated_precision_ = wrong.precision(len(found.rows))
             self.wrong_flip_share_ = share
             told = tell_of_harm(len(found.rows), len(columns), share, self.loo_accuracy_)
             if self.verbose:
@@ -287,8 +304,8 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             labelling,
             method=self.method,
             beta=self.beta,
-            min_margin=self.min_margin,
-            max_iter=self.max_iter,
+            min_margin=self.min_margin_,
+            max_iter=self._max_flips,
             batch_size=self.batch_size,
         )
 

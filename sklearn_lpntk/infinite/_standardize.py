@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .._gram import Factor, gram_of, margins_of
+from .._gram import Factor, gram_of
+from .._margins import margins_of
 from ._flips import Labelling
 
 TRIED = 2000  # rows by which it is decided

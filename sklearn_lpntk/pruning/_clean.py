@@ -1,12 +1,16 @@
 """Labels that the kernel contradicts, and the medoids that coverage begins with."""
 
+import warnings
+
 import numpy as np
 
-from .._gram import margins_of
+from .._margins import WrongLabels
 from ..cluster._traversal import farthest_point_order
 from ..linearized._leave_one_out import left_out_predictions
 
 TIED = 1e-6  # gains a sample that differ by less are equal but for rounding
+FEWEST = 10  # of which a share can be estimated
+NO_MATTER = 0.05  # share of right labels among the contradicted ones, without a warning
 MEDOIDS = 0.5  # times the square root of the class's size
 
 
@@ -25,8 +29,26 @@ def left_out_margins(columns, **kernel):
         ``phi`` or ``K``, as for `left_out_predictions`.
     """
     _, codes, counts = np.unique(columns, return_inverse=True, return_counts=True)
-    margins = margins_of(left_out_predictions(codes, **kernel), codes)
-    return np.where(counts[codes] > 1, margins, np.inf)
+    wrong = WrongLabels.among(left_out_predictions(codes, **kernel), codes)
+    margins = np.where(counts[codes] > 1, wrong.margins, np.inf)
+    _warn_of_right_ones(wrong, int((margins < 0).sum()))
+    return margins
+
+
+def _warn_of_right_ones(wrong, n_contradicted):
+    """Warn where most contradicted labels are right by the estimate, and they are many."""
+    n, precision = len(wrong.margins), wrong.precision(n_contradicted)
+    n_right = n_contradicted - precision * n_contradicted
+    if precision < 0.5 and n_right > max(FEWEST, NO_MATTER * n):
+        warnings.warn(
+            f"The other samples contradict {n_contradicted:,} of {n:,} labels "
+            f"({n_contradicted / n:.0%}), and about {wrong.share:.1%} of all labels are estimated "
+            f"to be wrong: some {n_right:,.0f} contradicted ones are right, of samples that are "
+            "hard to tell, and go first all the same. Compare with strategy='herding', or "
+            "strategy='auto', which tries both.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def medoids_then_farthest(rows):

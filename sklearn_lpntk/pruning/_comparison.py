@@ -35,16 +35,18 @@ class Comparison:
 
     def warn_if_random(self, fraction):
         """Warn where random rows do as well, by the standard error of the difference."""
-        if "random" not in self.hits:
+        others = {name: hits for name, hits in self.hits.items() if name != "random"}
+        if "random" not in self.hits or not others:
             return
-        gains = self.hits[self.best].astype(float) - self.hits["random"]
+        best = Comparison(others).best
+        gains = self.hits[best].astype(float) - self.hits["random"]
         error = gains.std() / len(gains) ** 0.5
         if gains.mean() <= error:
             warnings.warn(
                 f"Choosing rows buys nothing here: with {fraction:.0%} of the rows dropped, on "
-                f"{len(gains)} held-out rows the best strategy, {self.best!r}, is right for "
-                f"{self.scores[self.best]:.1%} and 'random' for {self.scores['random']:.1%}, "
-                f"within a standard error of {error:.1%}.",
+                f"{len(gains)} held-out rows the best strategy, {best!r}, is right for "
+                f"{self.scores[best]:.1%} and 'random' for {self.scores['random']:.1%}, no more "
+                f"than a standard error of {error:.1%} above it.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
-from .._gram import margins_of
+from .._margins import margins_of
 from ..infinite import InfiniteWidthNTK
 from ._clean import left_out_margins
 from ._orders import after_contradicted, herding_order, rising

@@ -30,7 +30,8 @@ ALLOWED = {
     "kernels": {"_runtime", "_engine", "_features", "_operator", "_skorch"},
     "cluster": {"_runtime", "_samples"},
     "_gram": {"_runtime", "_samples"},
-    "infinite": {"_runtime", "_samples", "_gram"},
+    "_margins": set(),
+    "infinite": {"_runtime", "_samples", "_gram", "_margins"},
     "linearized": {"_runtime", "_engine", "_samples", "_skorch", "_features", "_operator", "_gram"},
     "active": {
         "_runtime",
@@ -50,6 +51,7 @@ ALLOWED = {
         "_skorch",
         "_features",
         "_gram",
+        "_margins",
         "cluster",
         "dynamics",
         "infinite",

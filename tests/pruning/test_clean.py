@@ -44,6 +44,7 @@ def test_without_wrong_labels_hardly_any_is_contradicted():
     assert pruner.contradicted_.mean() < 0.01
 
 
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
 def test_a_default_net_does_not_learn_wrong_labels_by_heart():
     """Of few samples, trained to its end, it would: then most wrong labels seem right."""
     X, y, wrong = clouds(120, 0.2)

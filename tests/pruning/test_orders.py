@@ -144,6 +144,7 @@ def herded(S):
     return visited
 
 
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
 @pytest.mark.parametrize(
     ("strategy", "visit"),
     [("clean_herding", herded), ("clean_coverage", lambda S: visited_from_medoids(cosine(S)))],
