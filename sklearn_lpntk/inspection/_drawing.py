@@ -18,6 +18,7 @@ WIDEST_TABLE = 30  # columns of an array; with more its rows are taken for image
 STRATEGIES = {
     "random": (BLACK, "o"),
     "herding": (BLUE, "o"),
+    "clean_herding": (BLUE, "D"),
     "coverage": (GREEN, "s"),
     "clean_coverage": (ORANGE, "D"),
     "redundant": (VERMILION, "v"),
@@ -28,8 +29,19 @@ STRATEGIES = {
     "grand": (SKY, "*"),
     "k_center": (GREY, "s"),
     "k_center_input": (GREY, "h"),
+    "aum": (SKY, "^"),
+    "small_loss": (SKY, "s"),
+    "forgetting": (SKY, "h"),
+    "ccs": (GREY, "D"),
+    "moderate": (GREY, "v"),
+    "d2": (GREY, "^"),
+    "net_clean_random": (GREY, "P"),
+    "loo_infinite": (GREY, "x"),
+    "loo_rbf": (GREY, "*"),
 }
-CONTROLS = ("random", "el2n", "grand", "k_center", "k_center_input")
+OURS = ("herding", "clean_herding", "coverage", "clean_coverage")
+PAPERS = ("redundant", "head", "redundant+head", "keep_head")
+CONTROLS = tuple(name for name in STRATEGIES if name not in OURS + PAPERS)
 
 
 def strategy_style(name, k):

@@ -8,6 +8,7 @@ from sklearn.model_selection import GridSearchCV, check_cv
 from .._runtime.progress import report, shown
 from .._samples.given import require_indexable
 from ..pruning import RedundancyPruner
+from ..pruning._comparison import names_of
 from ._drawing import GREY, axes_for, legend_beside, strategy_style
 
 
@@ -79,8 +80,8 @@ class PruningCurveDisplay:
             fold.
         X, y : arrays of shape (n_samples, ...) and (n_samples,)
             Samples that cross-validation can take rows of, and their labels.
-        strategies : sequence of str, default=("herding", "coverage", "random", "el2n")
-            One line each.
+        strategies : sequence, default=("herding", "coverage", "random", "el2n")
+            One line each: names, functions, or lists, as ``RedundancyPruner`` takes them.
         fractions : sequence of float, default=(0.2, 0.5, 0.8, 0.9, 0.95)
             Pruned fractions.
         cv, scoring, n_jobs
@@ -118,10 +119,11 @@ class PruningCurveDisplay:
         search = GridSearchCV(estimator, grid, cv=cv, scoring=counted, n_jobs=n_jobs, refit=False)
         with shown("[PruningCurveDisplay] cross-validate", verbose=verbose):
             search.fit(X, y)
-        full_scores, rows = _scores_of(search, strategy, fraction)
+        full_scores, rows = _scores_of(search, list(strategies), strategy, fraction)
+        names = enumerate(names_of(strategies))
         return cls.from_predictions(
             sorted(fractions),
-            {s: np.array([rows[s, f] for f in sorted(fractions)]) for s in strategies},
+            {name: np.array([rows[k, f] for f in sorted(fractions)]) for k, name in names},
             full_scores=full_scores,
             score_name="accuracy" if scoring is None else str(scoring),
             ax=ax,
@@ -222,12 +224,13 @@ class PruningCurveDisplay:
         return self
 
 
-def _scores_of(search, strategy, fraction):
-    """Scores without pruning, and those of each strategy and fraction: one a split."""
+def _scores_of(search, strategies, strategy, fraction):
+    """Scores without pruning, and those of the k-th strategy at a fraction: one a split."""
     results = search.cv_results_
     splits = [results[f"split{k}_test_score"] for k in range(search.n_splits_)]
     full_scores, *others = np.stack(splits, axis=1)
-    keys = [(p[strategy], p[fraction]) for p in results["params"][1:]]
+    number = {id(s): k for k, s in enumerate(strategies)}
+    keys = [(number[id(p[strategy])], p[fraction]) for p in results["params"][1:]]
     return full_scores, dict(zip(keys, others, strict=True))
 
 

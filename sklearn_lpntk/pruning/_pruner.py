@@ -72,21 +72,30 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         from the data, also of tables with categories, strings and missing values, and of sparse X.
         A net that is trained already is ``FrozenEstimator(net)``; its integer labels are logit
         columns. So is a plain ``nn.Module``, which is used as it is.
-    strategy : {"herding", "coverage", "clean_coverage", "redundant", "head", "redundant+head", \
-            "keep_head", "random", "el2n", "grand", "k_center", "k_center_input"}, \
-            default="herding"
+    strategy : str, callable, list of these or "auto", default="herding"
         What is kept and what goes:
 
         * ``"herding"``: the kept samples' mean feature follows the class's.
+        * ``"clean_herding"``: samples whose label the others contradict go first, then by herding.
+          A label is contradicted where ridge regression on all other samples, in the features of
+          the label-free pNTK, prefers another class.
         * ``"coverage"``: farthest point traversal of the cosine kernel within each class.
-        * ``"clean_coverage"``: samples whose label the kernel contradicts go first; of the rest
-          some medoids of each class stay longest, then the same traversal.
+        * ``"clean_coverage"``: contradicted samples go first, too; of the rest some medoids of each
+          class stay longest, then the same traversal.
         * ``"redundant"``: a sample goes the sooner, the more another one dominates it.
         * ``"head"``: random samples of the largest cluster, then of the next.
         * ``"redundant+head"``: the redundant ones, then the head of what is left.
         * ``"keep_head"``: the smallest clusters go first.
         * controls: ``"random"`` (stratified), ``"el2n"`` and ``"grand"`` (the easiest go),
-          ``"k_center"`` (on the last layer's inputs), ``"k_center_input"`` (on X).
+          ``"k_center"`` (on the last layer's inputs), ``"k_center_input"`` (on X), ``"aum"``,
+          ``"small_loss"``, ``"forgetting"``, ``"ccs"``, ``"moderate"``, ``"d2"``,
+          ``"net_clean_random"`` (what the trained net misclassifies goes first, then random rows),
+          ``"loo_infinite"`` and ``"loo_rbf"`` (as ``"clean_herding"``, by kernels of X).
+        * a function of the samples that returns all rows, the first to go first; see
+          :ref:`own_strategy`.
+        * a list of candidates: that is taken with which the final estimator is most often right on
+          held-out rows, at this fraction. ``"auto"`` means ``["herding", "clean_herding",
+          "random"]``.
     prune_fraction : float in [0, 1) or "auto", default=0.2
         ``round(prune_fraction * n_samples)`` rows are dropped; one that would empty its class
         is passed over. ``"auto"``, for ``"redundant"``, ``"head"`` and ``"redundant+head"``,
@@ -144,7 +153,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     estimator_ : classifier
         Fitted on the kept rows; not after `fit_resample`.
     net_ : skorch net
-        The trained scoring net; not for ``"random"`` and ``"k_center_input"``.
+        The trained scoring net, where the strategy needs one.
     classes_ : ndarray of shape (n_classes,)
         The labels.
     support_ : ndarray of shape (n_samples,), bool
@@ -153,6 +162,12 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         The rows that were kept and dropped, ascending.
     prune_order_ : ndarray of shape (n_samples,)
         All rows; the first is the first to go.
+    contradicted_ : ndarray of shape (n_samples,), bool
+        Whether the other samples contradict a label; ``"clean_herding"`` and its relatives only.
+    best_strategy_ : str
+        The one that was taken of several candidates.
+    selection_scores_ : dict of str to float
+        Accuracy of the final estimator on held-out rows, by candidate.
     redundancy_ : ndarray of shape (n_samples,)
         ``max_{j != i} kappa_ij / kappa_ii`` (j in i's class with ``scope="class"``, -inf for
         the only one of its class), inf for a sample without gradient; ``"redundant"`` and
@@ -181,8 +196,18 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
     No strategy wins everywhere. Where data is scarce for the task, every rule that prefers
     hard or isolated samples loses to random ones; put the strategy into the grid beside the
-    fraction, with ``"random"`` in it. The paper's rule ``"redundant"`` [1]_ marks most samples
-    of an easy data set and does worse than random subsets of the same size.
+    fraction, with ``"random"`` in it, or take ``"auto"``. The paper's rule ``"redundant"`` [1]_
+    marks most samples of an easy data set and does worse than random subsets of the same size.
+
+    A net that is trained for ``"clean_herding"`` or ``"clean_coverage"``, and the default net for
+    all strategies that do not look at its training, stops where the loss of a held-out fifth of
+    each class no longer falls (after 2 epochs, and the best one counts): one that has learned wrong
+    labels by heart has features that agree with them. A frozen net is taken as it is.
+
+    ``"auto"`` trains the scoring net once, on all rows. Its candidates order what is not held out,
+    and the final estimator is fitted to what each keeps; a fifth of each class is held out, with
+    fewer than 5,000 rows on up to five such splits. Held-out labels are as noisy as the others. It
+    warns where random rows do as well, within a standard error.
 
     References
     ----------
@@ -192,6 +217,18 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     .. [3] Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet" (EL2N, GraNd), 2021.
     .. [4] Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set
        Approach" (k-center), 2018.
+    .. [5] Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking",
+       2020. arXiv:2001.10528
+    .. [6] Han et al., "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy
+       Labels" (small loss), 2018. arXiv:1804.06872
+    .. [7] Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network
+       Learning", 2018. arXiv:1812.05159
+    .. [8] Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates" (CCS), 2023.
+       arXiv:2210.15809
+    .. [9] Xia et al., "Moderate Coreset: A Universal Method of Data Selection for Real-world
+       Data-efficient Deep Learning", 2023.
+    .. [10] Maharana, Yadav and Bansal, "D2 Pruning: Message Passing for Balancing Diversity and
+       Difficulty in Data Pruning", 2023. arXiv:2310.07931
 
     Examples
     --------
@@ -644,8 +681,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             and rows are named by it. Columns ``kept`` and ``prune_rank`` (0 goes first), and where
             they were computed:
 
-            * ``score``: what the order was made by. For ``"el2n"`` and ``"grand"`` the norm and for
-              ``"clean_coverage"`` the margin of the label: small ones go first. For ``"redundant"``
+            * ``score``: what the order was made by. For ``"clean_herding"`` and its relatives the
+              leave-one-out margin of the label, its prediction minus that of the best other class:
+              negative ones are contradicted and go first, the smallest before the others. For
+              ``"el2n"`` and ``"grand"`` the norm, for ``"aum"`` the margin, for ``"forgetting"``
+              the count: small ones go first. For ``"small_loss"`` the loss and for ``"redundant"``
               the redundancy: large ones go first.
             * ``stand_in`` and ``cosine``: for a pruned row the kept one of its class that is most
               similar to it, and how similar; of every strategy that compares by the kernel.

@@ -81,4 +81,6 @@ def name_of(strategy):
     """What a strategy is called."""
     if isinstance(strategy, str):
         return strategy
+    if isinstance(strategy, list | tuple):
+        return " or ".join(map(name_of, strategy))
     return getattr(strategy, "__name__", type(strategy).__name__)

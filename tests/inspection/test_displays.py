@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.colors import Normalize
 from scipy.stats import pearsonr
+from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -535,3 +536,16 @@ def covers_nothing(ax):
     ax.figure.canvas.draw()
     legend, data = ax.get_legend().get_window_extent(), ax.get_window_extent()
     return not legend.overlaps(data)
+
+
+def test_pruning_curves_of_functions_and_lists():
+    X, y = load_iris(return_X_y=True)
+    pruner = RedundancyPruner(LogisticRegression(max_iter=500), random_state=0)
+
+    def by_row(samples):
+        return np.arange(len(samples))
+
+    display = PruningCurveDisplay.from_estimator(
+        pruner, X, y, strategies=["random", by_row, ["random", by_row]], fractions=[0.5], cv=2
+    )
+    assert list(display.scores) == ["random", "by_row", "random or by_row"]
