@@ -538,6 +538,7 @@ def covers_nothing(ax):
     return not legend.overlaps(data)
 
 
+@pytest.mark.filterwarnings("ignore:Choosing rows buys nothing")
 def test_pruning_curves_of_functions_and_lists():
     X, y = load_iris(return_X_y=True)
     pruner = RedundancyPruner(LogisticRegression(max_iter=500), random_state=0)
