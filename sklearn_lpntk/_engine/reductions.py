@@ -17,6 +17,7 @@ from .bounds import Bounds, rows_and_columns
 from .products import slices
 from .task import Task
 
+BOUNDED = ("cpu",)  # devices on which what bounds spare is worth their small products
 GUESSES = 4  # tiles of columns whose best bound is tried first, for each row
 
 
@@ -188,7 +189,8 @@ def _reduce(kernel, bounds, rule, sign, map):
     """Results of a rule for all rows, in the order of the samples, and entries evaluated."""
     search = _Search(kernel.tile, bounds, rule, sign)
     panels = slices(len(bounds.order), panel_rows(kernel))
-    results = map(Task(_search, kernel.left, search), panels)
+    on_device = _search if kernel.left.device.type in BOUNDED else _search_all
+    results = map(Task(on_device, kernel.left, search), panels)
     results, counts = zip(*counted(results, len(panels), "panels of the kernel"))
     back = torch.argsort(bounds.order)
     return [torch.cat(parts)[back] for parts in zip(*results)], bounds.n_evaluated + sum(counts)
@@ -227,6 +229,16 @@ def _search(source, search, panel):
         where = (peaks[:, t] >= state.limits).nonzero()[:, 0]
         cols, at = order[tiles[t]].sort()
         state.decide(where, cols, upper[where, tiles[t]][:, at])
+    return state.rule.result, state.n_evaluated
+
+
+def _search_all(source, search, panel):
+    """The same by all entries: large products suit a GPU better than few small ones."""
+    state = _Panel(search, source, search.bounds.order[panel])
+    everything = torch.arange(len(state.rows), device=state.rows.device)
+    for tile in slices(source.n_samples, search.tile):
+        cols = torch.arange(tile.start, tile.stop, device=state.rows.device)
+        state.evaluate(everything, cols, state.features, source.take(tile))
     return state.rule.result, state.n_evaluated
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_lpntk._engine import bounds as bounds_module
+from sklearn_lpntk._engine import reductions
 from sklearn_lpntk._engine.bounds import Bounds
 from sklearn_lpntk._engine.factors import Dense, Outer
 from sklearn_lpntk._engine.features import Features, Spec
@@ -96,11 +97,18 @@ def test_landmarks_tighten_the_bounds():
     assert widths[0] > 1.5 * widths[1] > 1.5 * widths[2]
 
 
+@pytest.fixture(params=[True, False], ids=["by bounds", "all entries"])
+def bounded(request, monkeypatch):
+    """Whether this device spares what bounds allow, or takes all, as a GPU does."""
+    monkeypatch.setattr(reductions, "BOUNDED", ("cpu",) if request.param else ())
+    return request.param
+
+
 @pytest.mark.parametrize("n_landmarks", [0, 20])
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("k", [1, 3, 30])
 @pytest.mark.parametrize("case", CASES)
-def test_row_extremes(case, k, largest, n_landmarks):
+def test_row_extremes(case, k, largest, n_landmarks, bounded):
     operator = operator_of(CASES[case](1))
     K = off_diagonal(operator.toarray(), -np.inf if largest else np.inf)
     found = row_extremes(
@@ -114,11 +122,14 @@ def test_row_extremes(case, k, largest, n_landmarks):
         found.indices.numpy()[:, : order.shape[1]], np.where(np.isinf(values), -1, order)
     )
     assert (found.indices.numpy()[:, order.shape[1] :] == -1).all()
+    if not bounded:
+        n = len(K)
+        assert found.n_evaluated == n * n + min(n_landmarks, n) * n
 
 
 @pytest.mark.parametrize("n_landmarks", [0, 20])
 @pytest.mark.parametrize("case", CASES)
-def test_dominated(case, n_landmarks):
+def test_dominated(case, n_landmarks, bounded):
     operator = operator_of(CASES[case](2))
     K = operator.toarray()
     found = dominated(operator.kernel, 1e-5, bounds=bounds_of(operator, n_landmarks))
