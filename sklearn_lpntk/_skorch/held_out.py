@@ -7,6 +7,7 @@ from torch.utils.data import Subset
 
 SHARE = 0.2
 PATIENCE = 2  # epochs without a lower loss
+NAME = "sklearn_lpntk_stop_early"
 
 
 def held_out_mask(y, rng):
@@ -19,19 +20,55 @@ def held_out_mask(y, rng):
     return held
 
 
-def held_out_split(dataset, y=None, groups=None):
-    """A ``train_split`` of skorch, drawn from numpy's global generator."""
-    held = held_out_mask(np.asarray(y).ravel(), np.random)
-    return Subset(dataset, np.flatnonzero(~held)), Subset(dataset, np.flatnonzero(held))
+class HeldOut:
+    """A ``train_split`` of skorch, drawn from numpy's global generator.
+
+    It leaves no batch of a single row, of which batch normalisation has no variance.
+    """
+
+    def __init__(self, batch_size):
+        self.batch_size = batch_size
+
+    def __call__(self, dataset, y=None, groups=None):
+        held = held_out_mask(np.asarray(y).ravel(), np.random)
+        if (~held).sum() % max(self.batch_size, 1) == 1:
+            held[np.flatnonzero(held)[0]] = False
+        return Subset(dataset, np.flatnonzero(~held)), Subset(dataset, np.flatnonzero(held))
 
 
-def stopping_early(net):
-    """A clone that ends at the least loss of held-out rows; its own, where it holds some out."""
-    net = clone(net)
-    if net.callbacks == "disable":
+class StopEarly(EarlyStopping):
+    """Early stopping, where there is a loss of held-out rows."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if "valid_loss" in net.history[-1]:
+            super().on_epoch_end(net, **kwargs)
+
+    def on_train_end(self, net, **kwargs):
+        if len(net.history):
+            super().on_train_end(net, **kwargs)
+
+
+def stopping_early(net, y):
+    """A clone that ends at the least loss of held-out rows; its own, where it holds some out.
+
+    Where none can be, since every class has one row or since the net's loader is made for a fixed
+    number of rows, it is trained as it is.
+    """
+    own = {k: v for k, v in net.get_params(deep=False).items() if k.startswith("iterator_train__")}
+    fixed = any(k.endswith("sampler") and v is not None for k, v in own.items())
+    if net.train_split is None and (fixed or not held_out_mask(y, np.random.default_rng(0)).any()):
         return net
-    stop = EarlyStopping(patience=PATIENCE, load_best=True)
-    net.callbacks = [*(net.callbacks or []), ("stop_early", stop)]
+    net = clone(net)
+    callbacks = net.callbacks if isinstance(net.callbacks, list | tuple) else []
+    net.callbacks = [*callbacks, (NAME, StopEarly(patience=PATIENCE, load_best=True))]
     if net.train_split is None:
-        net.train_split = held_out_split
+        whole = net.batch_size if net.batch_size > 0 else len(y)
+        net.train_split = HeldOut(whole)
     return net
+
+
+def without_stop(fitted, like):
+    """A net that was trained by `stopping_early`, with the settings of the one that was given."""
+    fitted.train_split, fitted.callbacks = like.train_split, like.callbacks
+    fitted.callbacks_ = [(name, c) for name, c in fitted.callbacks_ if name != NAME]
+    return fitted

@@ -192,11 +192,22 @@ def fit_net(net, X, columns, seed, *, rows=None, from_scratch=False, **fit_param
         inputs, target = _training_data(net, X, columns, rows)
         try:
             with _epochs_reported(net):
-                return net.partial_fit(inputs, target, **fit_params)
+                return _require_batches(net.partial_fit(inputs, target, **fit_params))
         except (RuntimeError, IndexError, TypeError):
             # where the module can't take these inputs at all, say so in our words
             _require_fitting(net, inputs)
             raise
+
+
+def _require_batches(net):
+    """Refuse a net whose loader had no batch for it."""
+    if len(net.history) and net.history[-1].get("train_batch_count") == 0:
+        raise ValueError(
+            "The net's loader has no batch of training rows, so that nothing was trained: are "
+            f"there fewer than batch_size={net.batch_size} rows, with drop_last? Take smaller "
+            "batches."
+        )
+    return net
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def _planted(columns, counts, n_flips):
     return planted, wrong
 
 
-def tell_of_harm(n_flips, n_samples, share, loo_accuracy):
+def tell_of_harm(n_flips, n_samples, share, loo_accuracy, lost=None):
     """One line on the changes; a warning where they likely do harm, or no number can tell."""
     told = f"{n_flips:,} of {n_samples:,} labels were changed, about {share:.0%} of these wrongly"
     if n_flips >= FEWEST and share > HARMFUL and share * n_flips > NO_MATTER * n_samples:
@@ -78,4 +78,20 @@ def tell_of_harm(n_flips, n_samples, share, loo_accuracy):
             "wrong, or the kernel can't learn the task and repairing does harm: no number tells "
             "which. Look at review(X) before using labels_."
         )
+    elif lost is not None:
+        label, before, after = lost
+        warn(
+            f"Of {before:,} labels {label} {after:,} are left. Where classes overlap, kernel "
+            "regression prefers the larger one, and no estimate tells that from wrong labels: look "
+            "at review(X) before using labels_."
+        )
     return told if n_flips else "no label was changed"
+
+
+def lost_class(before, after, classes):
+    """(label, labels before, labels after) of a class that loses most of its labels, or None."""
+    lost = before - after
+    most = int(np.argmax(lost / np.maximum(before, 1)))
+    if lost[most] < FEWEST or lost[most] <= before[most] / 2:
+        return None
+    return classes[most], int(before[most]), int(after[most])

@@ -18,7 +18,7 @@ from .._samples.inputs import as_one_array
 from .._samples.preparation import preparation_of
 from .._samples.tables import is_table
 from ._flips import Labelling, repaired
-from ._harm import tell_of_harm, wrong_flip_share
+from ._harm import lost_class, tell_of_harm, wrong_flip_share
 from ._kernels import InfiniteWidthNTK, _InfiniteWidthKernel
 from ._labels import warn_of_single
 from ._standardize import chosen, standardized
@@ -239,8 +239,8 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         -----
         UserWarning
             If more than half of the repairs are likely wrong, if too few of the given labels are
-            predicted for that to be told, if a class has one sample (it is left out of the
-            within-class term), or if the ridge was raised.
+            predicted for that to be told, if a class loses most of its labels, if one has a single
+            sample (it is left out of the within-class term), or if the ridge was raised.
         """
         with unfitted_on_error(self):
             progress = FitProgress(self, 3, X, y, verbose=self.verbose)
@@ -268,7 +268,9 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             self._store(labelling, columns, found, form)
             self.estimated_precision_ = wrong.precision(len(found.rows))
             self.wrong_flip_share_ = share
-            told = tell_of_harm(len(found.rows), len(columns), share, self.loo_accuracy_)
+            before = np.bincount(columns, minlength=len(self.classes_))
+            lost = lost_class(before, labelling.counts, self.classes_)
+            told = tell_of_harm(len(found.rows), len(columns), share, self.loo_accuracy_, lost)
             if self.verbose:
                 print(f"[{type(self).__name__}] {told}")
             progress.end()

@@ -1,7 +1,5 @@
 """Labels that the kernel contradicts, and the medoids that coverage begins with."""
 
-import warnings
-
 import numpy as np
 
 from .._margins import WrongLabels
@@ -10,6 +8,7 @@ from ..linearized._leave_one_out import left_out_predictions
 
 TIED = 1e-6  # gains a sample that differ by less are equal but for rounding
 FEWEST = 10  # of which a share can be estimated
+CONSTANT = 1e-10  # spread of features, in units of their size, that is rounding
 NO_MATTER = 0.05  # share of right labels among the contradicted ones, without a warning
 MEDOIDS = 0.5  # times the square root of the class's size
 
@@ -19,7 +18,7 @@ def left_out_margins(columns, **kernel):
 
     Ridge regression of one-hot labels on features that know no labels, centred, with the ridge of
     the least leave-one-out error: negative where it prefers another class. Inf for the only sample
-    of a class, of which the others know nothing.
+    of a class, of which the others know nothing; 0 where all features are the same.
 
     Parameters
     ----------
@@ -27,28 +26,55 @@ def left_out_margins(columns, **kernel):
         Labels.
     **kernel
         ``phi`` or ``K``, as for `left_out_predictions`.
+
+    Returns
+    -------
+    margins : ndarray of shape (n_samples,)
+    doubt : str or None
+        What is doubtful about them.
     """
     _, codes, counts = np.unique(columns, return_inverse=True, return_counts=True)
+    if _is_constant(**kernel):
+        return np.zeros(len(codes)), None
     wrong = WrongLabels.among(left_out_predictions(codes, **kernel), codes)
     margins = np.where(counts[codes] > 1, wrong.margins, np.inf)
-    _warn_of_right_ones(wrong, int((margins < 0).sum()))
-    return margins
+    return margins, _doubt(wrong, margins < 0, codes, counts)
 
 
-def _warn_of_right_ones(wrong, n_contradicted):
-    """Warn where most contradicted labels are right by the estimate, and they are many."""
-    n, precision = len(wrong.margins), wrong.precision(n_contradicted)
+def _is_constant(phi=None, K=None):
+    """Whether features do not differ but for rounding."""
+    if K is None:
+        spread, size = phi.var(axis=0, dtype=np.float64).sum(), (phi**2).sum(1).mean()
+    else:
+        spread, size = np.trace(K) / len(K) - K.mean(), np.trace(K) / len(K)
+    return not spread > CONSTANT * abs(size)
+
+
+def _doubt(wrong, contradicted, codes, counts):
+    """Words where most contradicted labels are right by the estimate, or most of a class are."""
+    n, n_contradicted = len(codes), int(contradicted.sum())
+    precision = wrong.precision(n_contradicted)
     n_right = n_contradicted - precision * n_contradicted
+    told = []
     if precision < 0.5 and n_right > max(FEWEST, NO_MATTER * n):
-        warnings.warn(
-            f"The other samples contradict {n_contradicted:,} of {n:,} labels "
-            f"({n_contradicted / n:.0%}), and about {wrong.share:.1%} of all labels are estimated "
-            f"to be wrong: some {n_right:,.0f} contradicted ones are right, of samples that are "
-            "hard to tell, and go first all the same. Compare with strategy='herding', or "
-            "strategy='auto', which tries both.",
-            UserWarning,
-            stacklevel=2,
+        told.append(
+            f"About {wrong.share:.1%} of all labels are estimated to be wrong: some {n_right:,.0f} "
+            "contradicted ones are right, of samples that are hard to tell."
         )
+    of_class = np.bincount(codes[contradicted], minlength=len(counts))
+    most = np.argmax(of_class / counts)
+    if of_class[most] > max(FEWEST, counts[most] / 2):
+        told.append(
+            f"Of one class {of_class[most]:,} of {counts[most]:,} are contradicted: where classes "
+            "overlap, a regression prefers the larger one, and little is left of the smaller."
+        )
+    if not told:
+        return None
+    return (
+        f"The other samples contradict {n_contradicted:,} of {n:,} labels "
+        f"({n_contradicted / n:.0%}), which go first. {' '.join(told)} Compare with "
+        "strategy='herding'."
+    )
 
 
 def medoids_then_farthest(rows):

@@ -67,6 +67,11 @@ def compared(strategies, columns, rng, hits_of):
     hits = {name: [] for name in names_of(strategies)}
     for _ in range(n_splits):
         held = held_out_mask(columns, rng)
+        if not held.any():
+            raise ValueError(
+                "Strategies are compared on held-out rows, and every class has one row only: name "
+                "one strategy."
+            )
         rows, others = np.flatnonzero(~held), np.flatnonzero(held)
         for strategy, found in zip(strategies, hits.values()):
             found.append(hits_of(strategy, rows, others))

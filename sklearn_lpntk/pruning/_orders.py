@@ -84,12 +84,12 @@ def clean_coverage(samples):
 
 
 def _clean(samples, visit):
-    margins = left_out_margins(samples.columns, **samples.label_free())
+    margins, doubt = left_out_margins(samples.columns, **samples.label_free())
     visits = samples.per_class(visit, samples.operator(), among=margins >= 0)
-    return after_contradicted(margins, visits)
+    return after_contradicted(margins, visits, doubt)
 
 
-def after_contradicted(margins, visits):
+def after_contradicted(margins, visits, doubt=None):
     """Samples of negative margin go first, by rising margin; then the others, last those visited
     first."""
     contradicted = margins < 0
@@ -97,7 +97,7 @@ def after_contradicted(margins, visits):
     first = first[np.argsort(margins[first], kind="stable")]
     kept_longest_last = interleave(visits, len(margins))[::-1]
     order = np.concatenate([first, kept_longest_last])
-    return Ordering(order, scores=margins, contradicted=contradicted)
+    return Ordering(order, scores=margins, contradicted=contradicted, doubt=doubt)
 
 
 def _cover_from_medoids(operator, members):
@@ -154,7 +154,7 @@ def redundant(samples):
         order = np.lexsort((diagonal, ~is_redundant))
         return Ordering(order, n_redundant=int(is_redundant.sum()))
     scores = redundancy_scores(samples)
-    return _with_scores(Ordering(scores.order), scores)
+    return _with_scores(Ordering(scores.order, scores=scores.redundancy), scores)
 
 
 def redundancy_decisions(samples):

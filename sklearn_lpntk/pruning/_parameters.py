@@ -4,6 +4,7 @@ import warnings
 from numbers import Integral
 
 from sklearn.base import is_regressor
+from torch import nn
 
 from .._runtime.cache import warn_if_never_found
 from ._strategies import STRATEGIES, name_of, strategy_of
@@ -13,6 +14,11 @@ def check_parameters(pruner, strategies):
     """Refuse parameters of a pruner that do not go together."""
     _require_known(strategies)
     _require_recipe(pruner.prune_fraction, strategies)
+    if pruner.estimator is None and isinstance(pruner.net, nn.Module) and len(strategies) > 1:
+        raise TypeError(
+            "Several strategies are compared by the final estimator, and net is a plain module, of "
+            "which nothing says how to train it: pass estimator=, or net= as a skorch classifier."
+        )
     seeded = isinstance(pruner.random_state, Integral)
     if pruner.store is not None and pruner.n_components is not None and not seeded:
         raise ValueError(
@@ -40,13 +46,21 @@ def check_parameters(pruner, strategies):
 
 def _require_known(strategies):
     for strategy in strategies:
-        if not callable(strategy) and strategy not in STRATEGIES:
+        if not (callable(strategy) or (isinstance(strategy, str) and strategy in STRATEGIES)):
             raise ValueError(
                 f"strategy must name strategies among {sorted(STRATEGIES)}, or be functions; got "
                 f"{strategy!r}."
             )
     if not strategies:
         raise ValueError("strategy is an empty list; name one strategy or more.")
+    kinds = {name_of(strategy): strategy_of(strategy) for strategy in strategies}
+    recorded = [name for name, kind in kinds.items() if kind.needs_dynamics]
+    early = [name for name, kind in kinds.items() if kind.regresses]
+    if recorded and early:
+        raise ValueError(
+            f"{early[0]!r} needs a net that stops early, and {recorded[0]!r} one that was trained "
+            "to its end: they can't be candidates of one pruner. Compare them in a grid."
+        )
 
 
 def _require_recipe(prune_fraction, strategies):

@@ -1,6 +1,7 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
 import os
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral, Real
@@ -122,8 +123,9 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         :func:`~sklearn_lpntk.kernels.empirical_ntk`. None means all.
     memory : str or joblib.Memory, default=None
         Caches the trained scoring net, and the order of each strategy, so that a grid over
-        fractions and strategies trains it once a fold. Needs an int ``random_state``. The folder
-        holds pickles: open only those that you trust.
+        fractions and strategies trains it once a fold for each way of training: stopped early for
+        the ``clean_`` strategies, recorded for those that look at it. Needs an int
+        ``random_state``. The folder holds pickles: open only those that you trust.
     n_jobs : int, default=None
         Workers for features, classes and tiles of the kernel: threads, or what
         ``joblib.parallel_config`` says, such as a Dask cluster. They change nothing in the
@@ -204,10 +206,13 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     each class no longer falls (after 2 epochs, and the best one counts): one that has learned wrong
     labels by heart has features that agree with them. A frozen net is taken as it is.
 
-    ``"auto"`` trains the scoring net once, on all rows. Its candidates order what is not held out,
-    and the final estimator is fitted to what each keeps; a fifth of each class is held out, with
-    fewer than 5,000 rows on up to five such splits. Held-out labels are as noisy as the others. It
-    warns where random rows do as well, within a standard error.
+    ``"auto"`` trains the scoring net once, as all its candidates need it. They order what is not
+    held out, and the final estimator is fitted to what each keeps; a fifth of each class is held
+    out, with fewer than 5,000 rows on up to five such splits. Held-out labels are as noisy as the
+    others. It warns where random rows do as well, within a standard error.
+
+    A regression of labels prefers large classes where they overlap: of a rare one ``"clean_"``
+    strategies may contradict most rows, and warn.
 
     References
     ----------
@@ -411,7 +416,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         -------
         kept : iterator of ndarray of shape (n_kept,)
             The rows that are kept at each fraction, ascending. A larger fraction keeps a
-            subset of what a smaller one keeps. Which redundant row a class keeps where
+            subset of what a smaller one keeps, unless several strategies are compared, of which
+            each fraction may have another best one. Which redundant row a class keeps where
             ``"auto"`` would empty it may differ from `fit`, which computes no scores then.
 
         Raises
@@ -419,16 +425,18 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         ValueError
             If a fraction is not allowed, or as in `fit`.
         """
+        fractions = list(fractions)
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
             pruner._validate_params()
             check_parameters(pruner, pruner._strategies)
-        if len(self._strategies) > 1:  # each fraction may have another best one
-            return (np.flatnonzero(pruner._select(X, y, None).kept) for pruner in path)
-        decide_only = all(pruner._decides_only for pruner in path)
-        found = clone(self)._scored(X, y, None, decide_only=decide_only)
-        ordering = found.ordered(self._strategies[0])
-        return (np.flatnonzero(pruner._kept(ordering, found.y)) for pruner in path)
+        decide_only, scoring = all(pruner._decides_only for pruner in path), clone(self)
+        found = scoring._scored(X, y, None, decide_only=decide_only)
+        if len(self._strategies) == 1:
+            ordering = found.ordered(self._strategies[0])
+            return (np.flatnonzero(pruner._kept(ordering, found.y)) for pruner in path)
+        path = [scoring.set_params(prune_fraction=f)._chosen(found, X, y) for f in fractions]
+        return (np.flatnonzero(chosen.kept) for chosen in path)
 
     # -- selection ------------------------------------------------------------------------
 
@@ -463,7 +471,15 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     def _select(self, X, y, progress, fit_params=None):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
         found = self._scored(X, y, progress, decide_only=self._decides_only)
-        strategies = best, *others = self._strategies
+        found = self._chosen(found, X, y, progress, fit_params)
+        if found.ordering.doubt is not None:
+            warnings.warn(found.ordering.doubt, UserWarning, stacklevel=3)
+        return found
+
+    def _chosen(self, found, X, y, progress=None, fit_params=None):
+        """The order of the best strategy, and what it keeps."""
+        found, strategies = replace(found), self._strategies
+        best, *others = strategies
         self._comparison = None
         if others:
             with stage(progress, "compare strategies"):

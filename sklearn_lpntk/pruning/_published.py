@@ -36,6 +36,7 @@ def small_loss(samples):
 
 def forgetting(samples):
     """Toneva et al. 2018: those forgotten least often go first; never learned is the most."""
+    samples.recorded("difficulty_")  # which a sample has that was ever visited
     counts = samples.recorded("forgetting_counts_").astype(np.float64)
     counts[samples.recorded("never_learned_")] = np.inf
     ties = samples.rng.permutation(len(samples))
@@ -121,9 +122,9 @@ def loo_rbf(samples):
 def _clean_by(kernel, samples):
     found = samples.label_free_by(kernel)
     rows = FeatureRows(found["phi"]) if "phi" in found else ArrayRows(found["K"].copy())
-    margins = left_out_margins(samples.columns, **found)
+    margins, doubt = left_out_margins(samples.columns, **found)
     visits = samples.per_class(_herd, rows, among=margins >= 0)
-    return after_contradicted(margins, visits)
+    return after_contradicted(margins, visits, doubt)
 
 
 def _herd(rows, members):

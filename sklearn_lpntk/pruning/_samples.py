@@ -128,6 +128,11 @@ class Samples:
                 f"The net's TrainingDynamics recorded {values.shape[-1]} samples, and X has "
                 f"{len(self.whole or self)}: record the training on the same X, in the same order."
             )
+        if np.isnan(values).any():
+            raise ValueError(
+                f"TrainingDynamics has no {name} of some samples, which no epoch visited: record a "
+                "net with train_split=None whose loader hands out all rows."
+            )
         return values if self.rows is None else values[..., self.rows]
 
     # -- kernels --------------------------------------------------------------------------
@@ -226,6 +231,7 @@ class Ordering:
     n_redundant: int | None = None
     scores: np.ndarray | None = None  # what the order was made by, where it is a number
     contradicted: np.ndarray | None = None  # mask of labels that the others contradict
+    doubt: str | None = None  # what its caller is to be warned of
     labels: np.ndarray | None = None
     centers: np.ndarray | None = None
     head_size: int | None = None  # samples in the largest cluster

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from .._runtime.cache import cached
-from .._skorch.held_out import stopping_early
+from .._skorch.held_out import stopping_early, without_stop
 from .._skorch.labels import ColumnEncoder
 from .._skorch.nets import is_skorch_net, net_input, trained, unfrozen, value_of
 from .._skorch.networks import Network, require_classifier
@@ -90,11 +90,11 @@ def score_samples(
     if needs_net:
         encoder = ColumnEncoder.for_net(scorer.net, inputs, y)
         columns = encoder.encode(y)
-        needs_dynamics = any(kind.needs_dynamics for kind in kinds)
-        early = net is None or any(kind.regresses for kind in kinds)
-        own = _as_scoring(scorer.net, early, needs_dynamics)
+        own = _as_scoring(scorer.net, net is None, kinds, columns)
         with stage(progress, "train scoring net"):
             fitted, key = trained(own, inputs, columns, net_seed, memory)
+        if own is not scorer.net and not any(kind.needs_dynamics for kind in kinds):
+            fitted = without_stop(fitted, scorer.net)
         network = Network(fitted)
         inputs = network.inputs(net_input(fitted, inputs))
     elif needs_numbers and memory is not None:
@@ -108,18 +108,19 @@ def score_samples(
 NEEDS = "needs_net", "needs_numbers"
 
 
-def _as_scoring(net, early, needs_dynamics):
-    """The net as it scores: it stops early, or is recorded where its training counts."""
+def _as_scoring(net, is_default, kinds, columns):
+    """The net as it scores: stopped early, or recorded on all rows where its training counts."""
     if isinstance(net, FrozenEstimator):
         return net
-    if needs_dynamics:
+    if any(kind.needs_dynamics for kind in kinds):
         callbacks = net.callbacks if isinstance(net.callbacks, list | tuple) else []
-        if any(isinstance(_callback_of(c), TrainingDynamics) for c in callbacks):
-            return net
         net = clone(net)
-        net.callbacks = [*callbacks, ("recorded", TrainingDynamics())]
+        net.train_split = None
+        if not any(isinstance(_callback_of(c), TrainingDynamics) for c in callbacks):
+            net.callbacks = [*callbacks, ("sklearn_lpntk_recorded", TrainingDynamics())]
         return net
-    return stopping_early(net) if early else net
+    early = is_default or any(kind.regresses for kind in kinds)
+    return stopping_early(net, columns) if early else net
 
 
 def _callback_of(given):

@@ -68,7 +68,11 @@ class Given:
         self.function = function
 
     def __call__(self, samples):
-        order, n = np.asarray(self.function(samples)), len(samples)
+        found, n = self.function(samples), len(samples)
+        try:
+            order = np.asarray(found)
+        except ValueError:  # lists of different lengths
+            order = np.array(found, dtype=object)
         if order.shape != (n,) or order.dtype.kind not in "iu" or set(order) != set(range(n)):
             raise ValueError(
                 f"strategy={name_of(self.function)} must return all rows from 0 to {n - 1}, each "

@@ -12,10 +12,8 @@ def frame_of(pruner):
     rank = np.empty(n, dtype=np.int64)
     rank[pruner.prune_order_] = np.arange(n)
     columns = {"kept": pruner.support_, "prune_rank": rank}
-    by_redundancy = getattr(pruner, "redundancy_", None) if pruner.strategy == "redundant" else None
-    score = getattr(pruner, "_scores", by_redundancy)
-    if score is not None:
-        columns["score"] = score
+    if hasattr(pruner, "_scores"):
+        columns["score"] = pruner._scores
     if hasattr(pruner, "_stand_ins"):
         rows, cosines = pruner._stand_ins.among(pruner.support_)
         columns |= {"stand_in": _named(rows, index), "cosine": cosines}

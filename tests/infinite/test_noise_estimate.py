@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, make_moons
+from sklearn.datasets import load_digits, make_classification, make_moons
 
 from sklearn_lpntk._margins import WrongLabels, margins_of
 from sklearn_lpntk.infinite import InfiniteWidthNTK, LabelRefurbisher, leave_one_out_scores
@@ -78,3 +78,11 @@ def test_more_if_asked(H):
     noisy = with_wrong(Y, 0.1)
     assert len(LabelRefurbisher("precomputed", max_iter=250).fit(H, noisy).flips_) >= 100
     assert len(LabelRefurbisher("precomputed", max_iter=5).fit(H, noisy).flips_) <= 5
+
+
+def test_a_rare_class_that_is_lost_is_told():
+    X, y = make_classification(
+        400, 10, n_informative=4, weights=[0.95], class_sep=0.6, flip_y=0, random_state=0
+    )
+    with pytest.warns(UserWarning, match="Of 20 labels .*1.* 3 are left"):
+        LabelRefurbisher(standardize=True).fit(X, y)

@@ -58,6 +58,7 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
 @pytest.mark.parametrize("strategy", KERNEL_STRATEGIES)
 def test_stores_change_nothing(strategy, data, net, tmp_path):
     plain = pruned(data, net, strategy=strategy)
@@ -65,6 +66,7 @@ def test_stores_change_nothing(strategy, data, net, tmp_path):
         assert_same(pruned(data, net, strategy=strategy, store=tmp_path), plain)
 
 
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
 @pytest.mark.parametrize("strategy", KERNEL_STRATEGIES)
 def test_features_computed_anew(strategy, data, net, monkeypatch):
     plain = pruned(data, net, strategy=strategy, prune_fraction=0.5)
