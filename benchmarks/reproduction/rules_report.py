@@ -43,7 +43,7 @@ class Cells:
         for cell, rules in self.by_cell.items():
             for rule in rules:
                 gains = self.gains(cell, rule)
-                if rule != "random" and len(gains) > 1 and gains.std() > 0:
+                if rule != "random" and len(gains) > 1 and gains.std() > 1e-9:
                     p[cell, rule] = ttest_1samp(gains, 0).pvalue
         found = set()
         for k, (key, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
@@ -83,8 +83,8 @@ def _cell(cells, cell, rule, marked):
     gains = cells.gains(cell, rule)
     if not len(gains):
         return ""
-    star = "*" if (cell, rule) in marked else " "
-    return f"{gains.mean():+.1f} ({error_of(gains):.1f}){star}"
+    error = f" ({error_of(gains):.1f})" if len(gains) > 1 else ""
+    return f"{gains.mean():+.1f}{error}{'*' if (cell, rule) in marked else ' '}"
 
 
 def claims(cells, rule="clean_herding"):
@@ -98,6 +98,7 @@ def claims(cells, rule="clean_herding"):
     lines = [f"1. not below random without wrong labels: {', '.join(failed) or 'holds'}"]
     for kind in ("uniform", "similar"):
         few = [c for c in cells.by_cell if c[:2] == (kind, 0.2) and c[2] <= 0.2]
+        few = [c for c in few if rule in cells.by_cell[c]]
         if few:
             mean = np.mean([cells.gains(c, rule).mean() for c in few])
             lines.append(f"2. above random at 20 % {kind}, 5 to 20 % kept: {mean:+.1f}")
