@@ -168,10 +168,10 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     >>> from sklearn_lpntk.infinite import LabelRefurbisher
     >>> X, y = load_digits(return_X_y=True)
     >>> noisy = y.copy()
-    >>> noisy[::10] = (noisy[::10] + 3) % 10
+    >>> noisy[::10] = (noisy[::10] + np.random.default_rng(0).integers(1, 10, 180)) % 10
     >>> refurbisher = LabelRefurbisher().fit(X, noisy)
     >>> float((noisy == y).mean().round(3)), float((refurbisher.labels_ == y).mean().round(3))
-    (0.9, 0.995)
+    (0.9, 0.992)
     """
 
     _parameter_constraints = {
