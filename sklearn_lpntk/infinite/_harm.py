@@ -88,8 +88,9 @@ def tell_of_harm(n_flips, n_samples, share, loo_accuracy, lost=None):
     return told if n_flips else "no label was changed"
 
 
-def lost_class(before, after, classes):
+def lost_class(given, repaired, classes):
     """(label, labels before, labels after) of a class that loses most of its labels, or None."""
+    before, after = (np.bincount(columns, minlength=len(classes)) for columns in (given, repaired))
     lost = before - after
     most = int(np.argmax(lost / np.maximum(before, 1)))
     if lost[most] < FEWEST or lost[most] <= before[most] / 2:

@@ -257,10 +257,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             warn_of_single(labelling.counts, self.classes_)
             agrees = labelling.leave_one_out.argmax(axis=1) == columns
             self.loo_accuracy_ = float(agrees.mean())
-            wrong = WrongLabels.among(labelling.leave_one_out, columns)
-            self.estimated_noise_, is_auto = wrong.share, self.min_margin == "auto"
-            self.min_margin_ = wrong.least_margin() if is_auto else float(self.min_margin)
-            self._max_flips = wrong.count if is_auto and self.max_iter is None else self.max_iter
+            wrong = self._estimated(labelling, columns)
             with progress.stage("repair labels"):
                 found = self._repaired(labelling)
             with progress.stage("estimate the harm"):
@@ -268,8 +265,7 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             self._store(labelling, columns, found, form)
             self.estimated_precision_ = wrong.precision(len(found.rows))
             self.wrong_flip_share_ = share
-            before = np.bincount(columns, minlength=len(self.classes_))
-            lost = lost_class(before, labelling.counts, self.classes_)
+            lost = lost_class(columns, labelling.columns, self.classes_)
             told = tell_of_harm(len(found.rows), len(columns), share, self.loo_accuracy_, lost)
             if self.verbose:
                 print(f"[{type(self).__name__}] {told}")
@@ -300,6 +296,14 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
             return X
         X = _encoded(X)
         return standardized(X) if self.standardized_ else X
+
+    def _estimated(self, labelling, columns):
+        """How many labels are wrong, and by what margin and how often labels are flipped."""
+        wrong = WrongLabels.among(labelling.leave_one_out, columns)
+        self.estimated_noise_, is_auto = wrong.share, self.min_margin == "auto"
+        self.min_margin_ = wrong.least_margin() if is_auto else float(self.min_margin)
+        self._max_flips = wrong.count if is_auto and self.max_iter is None else self.max_iter
+        return wrong
 
     def _repaired(self, labelling):
         return repaired(

@@ -35,6 +35,10 @@ class Scored:
     samples : Samples
     ordering : Ordering, or None before a strategy is chosen
     kept : ndarray of shape (n_samples,), bool, or None before a fraction is chosen
+    order_seed : SeedSequence
+        Of what strategies draw.
+    key : dict
+        What orders depend on besides the strategy, for the cache ``memory``.
     """
 
     scorer: Scorer | None
@@ -55,7 +59,7 @@ class Scored:
     def ordered(self, strategy, rows=None):
         """The order of all samples, or of some, by one strategy.
 
-        Each strategy draws from a generator of its own, so that one is what it is alone.
+        Each strategy draws from a generator of its own, whatever else was ordered before.
         """
         samples, rng = self.samples, np.random.default_rng(self.order_seed)
         samples = replace(samples, rng=rng) if rows is None else samples.part(rows, rng)
