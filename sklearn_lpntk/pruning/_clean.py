@@ -73,7 +73,7 @@ def _doubt(wrong, contradicted, codes, counts):
     return (
         f"The other samples contradict {n_contradicted:,} of {n:,} labels "
         f"({n_contradicted / n:.0%}), which go first. {' '.join(told)} Compare with "
-        "strategy='herding'."
+        "strategy='herding', or let each class lose its share only: scope='class'."
     )
 
 

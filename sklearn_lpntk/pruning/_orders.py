@@ -86,18 +86,21 @@ def clean_coverage(samples):
 def _clean(samples, visit):
     margins, doubt = left_out_margins(samples.columns, **samples.label_free())
     visits = samples.per_class(visit, samples.operator(), among=margins >= 0)
-    return after_contradicted(margins, visits, doubt)
+    return after_contradicted(samples, margins, visits, doubt)
 
 
-def after_contradicted(margins, visits, doubt=None):
+def after_contradicted(samples, margins, visits, doubt=None):
     """Samples of negative margin go first, by rising margin; then the others, last those visited
-    first."""
+    first: with ``scope="class"`` in each class, which then loses its share."""
     contradicted = margins < 0
     first = np.flatnonzero(contradicted)
     first = first[np.argsort(margins[first], kind="stable")]
-    kept_longest_last = interleave(visits, len(margins))[::-1]
-    order = np.concatenate([first, kept_longest_last])
-    return Ordering(order, scores=margins, contradicted=contradicted, doubt=doubt)
+    keep_order = np.concatenate([interleave(visits, len(margins)), first[::-1]])
+    if samples.options["scope"] == "class":
+        of_class = samples.columns[keep_order]
+        by_class = [keep_order[of_class == samples.columns[rows[0]]] for rows in samples.classes]
+        keep_order = interleave(by_class, len(margins))
+    return Ordering(keep_order[::-1].copy(), scores=margins, contradicted=contradicted, doubt=doubt)
 
 
 def _cover_from_medoids(operator, members):

@@ -106,7 +106,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         The kernel of the kernel strategies, as in
         :func:`~sklearn_lpntk.kernels.empirical_ntk`.
     scope : {"all", "class"}, default="all"
-        Whether the paper's strategies compare and cluster across classes.
+        Whether the paper's strategies compare and cluster across classes, and whether contradicted
+        samples go first among all samples or, so that each class loses its share, in each class.
     n_clusters : int or float, default=0.1
         Clusters of the cluster strategies; a float is a fraction of the samples. With
         ``scope="class"`` it counts for each class, and never more than there are samples to
@@ -212,7 +213,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     others. It warns where random rows do as well, within a standard error.
 
     A regression of labels prefers large classes where they overlap: of a rare one ``"clean_"``
-    strategies may contradict most rows, and warn.
+    strategies may contradict most rows, and warn; with ``scope="class"`` the class keeps its share.
 
     References
     ----------

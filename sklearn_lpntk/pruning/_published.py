@@ -105,7 +105,7 @@ def net_clean_random(samples):
     visits = [
         samples.rng.permutation(members[margins[members] >= 0]) for members in samples.classes
     ]
-    return after_contradicted(margins, [visited for visited in visits if len(visited)])
+    return after_contradicted(samples, margins, [visited for visited in visits if len(visited)])
 
 
 def loo_infinite(samples):
@@ -124,7 +124,7 @@ def _clean_by(kernel, samples):
     rows = FeatureRows(found["phi"]) if "phi" in found else ArrayRows(found["K"].copy())
     margins, doubt = left_out_margins(samples.columns, **found)
     visits = samples.per_class(_herd, rows, among=margins >= 0)
-    return after_contradicted(margins, visits, doubt)
+    return after_contradicted(samples, margins, visits, doubt)
 
 
 def _herd(rows, members):

@@ -67,6 +67,25 @@ def overfitted(X, y):
     return FrozenEstimator(net.fit(X, y))
 
 
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
+@pytest.mark.parametrize("strategy", ["clean_herding", "clean_coverage", "net_clean_random"])
+def test_within_classes_a_rare_one_keeps_its_share(strategy):
+    rng = np.random.default_rng(0)
+    y = (np.arange(400) < 40).astype(int)  # a tenth, in the midst of the others
+    X = rng.normal(size=(400, 5)).astype(np.float32)
+    kept, orders = {}, {}
+    for scope in ("all", "class"):
+        options = {"strategy": strategy, "scope": scope, "prune_fraction": 0.5, "random_state": 0}
+        pruner = RedundancyPruner(**options)
+        _, labels = pruner.fit_resample(X, y)
+        kept[scope] = (labels == 1).sum()
+        orders[scope] = [pruner.prune_order_[y[pruner.prune_order_] == k] for k in (0, 1)]
+    assert kept["all"] < 5
+    assert 19 <= kept["class"] <= 21
+    for by_all, by_class in zip(orders["all"], orders["class"], strict=True):
+        np.testing.assert_array_equal(by_all, by_class)
+
+
 def test_the_only_sample_of_a_class_is_not_contradicted():
     margins, _ = left_out_margins(np.array([0, 0, 0, 1, 2, 2, 2]), K=np.eye(7) + np.ones((7, 7)))
     assert np.isinf(margins).tolist() == [False, False, False, True, False, False, False]
