@@ -17,6 +17,7 @@ from benchmarks.reproduction import (
     lookahead,
     pruning,
     ranking,
+    rare,
     rules,
     rules_report,
 )
@@ -292,3 +293,19 @@ def test_rules_run_on_a_table(tmp_path):
     assert records.rows[2]["share_wrong"] < records.rows[1]["share_wrong"]
     rules.run_draw(draw, "own", cells, records)
     assert len(records.rows) == 3
+
+
+def test_rare_classes_keep_a_tenth_and_are_weighted_alike():
+    X, y, X_test, y_test = rare.imbalanced("cancer", 0)
+    assert len(X) == len(y)
+    assert len(X_test) == len(y_test)
+    shares = np.bincount(y) / len(y)
+    assert 0.05 < shares[1] < 0.2
+    rows = [
+        {"data": "cancer", "kind": "uniform", "noise": 0.0, "seed": 0, "strategy": rule}
+        | {"accuracy": 0.5 + k / 100, "balanced": 0.4 + k / 50}
+        for k, rule in enumerate(rare.RULES)
+    ]
+    table = rare.table(rows)
+    assert "50.0 / 40.0" in table
+    assert "+3.0 / +6.0" in table

@@ -15,7 +15,7 @@ import torch
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.pruning._strategies import CANDIDATES
 
-from .records import FOLDER, Records
+from .records import FOLDER, Records, one_of
 from .report import PAGE
 from .rules import KEYS, N_TRAIN, drawn, scoring_net
 from .tables import TABLES
@@ -44,7 +44,7 @@ def chosen(name, net_name, kind, noise, seed, kept, cifar=None):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("datasets", nargs="*", choices=[*N_TRAIN, *TABLES])
+    parser.add_argument("datasets", nargs="*", type=one_of(*N_TRAIN, *TABLES))
     parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rules", help="folder of the raw numbers of `rules`", default=FOLDER)

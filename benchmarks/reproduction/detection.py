@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from sklearn_lpntk import RedundancyPruner
 
-from .records import FOLDER, Records
+from .records import FOLDER, Records, one_of
 from .report import PAGE
 from .rules import N_TRAIN, drawn, scoring_net
 from .tables import TABLES
@@ -87,7 +87,7 @@ def measured(method, X, y, right, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("datasets", nargs="*", choices=[*N_TRAIN, *TABLES])
+    parser.add_argument("datasets", nargs="*", type=one_of(*N_TRAIN, *TABLES))
     parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", help="file of the raw numbers", default=FOLDER / "detection.jsonl")

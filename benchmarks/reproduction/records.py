@@ -56,6 +56,17 @@ def arguments(description, datasets, **defaults):
     return parser
 
 
+def one_of(*names):
+    """A type of arguments: as choices, of which there may be none."""
+
+    def checked(name):
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(names)}")
+        return name
+
+    return checked
+
+
 def seeds_of(options):
     """The seeds that the arguments ask for."""
     return range(options.first_seed, options.first_seed + options.seeds)

@@ -142,8 +142,8 @@ def scoring_net(name, net, X, n_classes):
     return default_net(X, n_classes) if net == "default" else own_net(name, X, n_classes)
 
 
-def accuracy_of(net, X, y, rows, X_test, y_test, seed):
-    """Test accuracy of a new net, trained on some rows for as many steps as on all.
+def predictions_of(net, X, y, rows, X_test, seed):
+    """Classes that a new net predicts, trained on some rows for as many steps as on all.
 
     The learning rate falls linearly to nothing, so that the end is no accident.
     """
@@ -165,7 +165,7 @@ def accuracy_of(net, X, y, rows, X_test, y_test, seed):
             n_steps -= 1
     with torch.no_grad():
         logits = [module.eval()(torch.as_tensor(part)) for part in np.array_split(X_test, 10)]
-    return float((torch.cat(logits).argmax(1).numpy() == y_test).mean())
+    return torch.cat(logits).argmax(1).numpy()
 
 
 def cells_of(every, rules=None):
@@ -200,8 +200,9 @@ def run_draw(draw, net_name, cells, records, cifar=None):
                 subsets = list(subsets)
             seconds = round(time.process_time() - start, 2)
             for row, kept in zip(rows, subsets, strict=True):
+                predicted = predictions_of(net, X, y, kept, X_test, seed)
                 found = {
-                    "accuracy": accuracy_of(net, X, y, kept, X_test, y_test, seed),
+                    "accuracy": float((predicted == y_test).mean()),
                     "share_wrong": round(float((y != right)[kept].mean()), 4),
                     "cpu_s": seconds,
                 }
