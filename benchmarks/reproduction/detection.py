@@ -32,7 +32,7 @@ BY_STRATEGY = ("aum", "small_loss", "net_clean_random", "loo_infinite", "loo_rbf
 
 def by_strategy(strategy, net, X, y, seed):
     """What a strategy orders by: low where a label is doubted."""
-    pruner = RedundancyPruner(net=net, strategy=strategy, random_state=seed)
+    pruner = RedundancyPruner(net=net, strategy=strategy, prune_fraction=0.0, random_state=seed)
     pruner.fit_resample(X, y)
     scores = pruner.to_frame()["score"].to_numpy()
     return -scores if strategy == "small_loss" else scores

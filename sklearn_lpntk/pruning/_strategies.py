@@ -87,4 +87,5 @@ def name_of(strategy):
         return strategy
     if isinstance(strategy, list | tuple):
         return " or ".join(map(name_of, strategy))
-    return getattr(strategy, "__name__", type(strategy).__name__)
+    name = getattr(strategy, "__name__", type(strategy).__name__)
+    return f"{name} (callable)" if name in STRATEGIES else name
