@@ -47,7 +47,8 @@ class WrongLabels:
         others = np.sort((scores - best)[~given])
         ratio = 2 * (margins <= np.median(others)).mean()
         # of the labels not given to a sample with a wrong one, one is right
-        return cls(float(ratio / (1 + ratio / (n_classes - 1))), margins, others)
+        share = min(1.0, float(ratio / (1 + ratio / (n_classes - 1))))
+        return cls(share, margins, others)
 
     @property
     def count(self):

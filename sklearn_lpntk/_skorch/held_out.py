@@ -36,6 +36,20 @@ class HeldOut:
         return Subset(dataset, np.flatnonzero(~held)), Subset(dataset, np.flatnonzero(held))
 
 
+class AllRows:
+    """A ``train_split`` that holds nothing out of the training.
+
+    What ``split`` would hold out is still validated, for callbacks that watch it.
+    """
+
+    def __init__(self, split):
+        self.split = split
+
+    def __call__(self, dataset, y=None, **params):
+        _, validated = self.split(dataset, y, **params)
+        return dataset, validated
+
+
 class StopEarly(EarlyStopping):
     """Early stopping, where there is a loss of held-out rows."""
 
@@ -67,8 +81,8 @@ def stopping_early(net, y):
     return net
 
 
-def without_stop(fitted, like):
-    """A net that was trained by `stopping_early`, with the settings of the one that was given."""
+def as_given(fitted, like):
+    """A net that was trained in our way, with the split and the callbacks of the given one."""
     fitted.train_split, fitted.callbacks = like.train_split, like.callbacks
     fitted.callbacks_ = [(name, c) for name, c in fitted.callbacks_ if name != NAME]
     return fitted

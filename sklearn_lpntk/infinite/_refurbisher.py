@@ -105,7 +105,9 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
         where they are a similar class, too high where classes overlap.
     estimated_precision_ : float
         Estimated share of wrong ones among as many labels of the least margins as were changed, by
-        the same; nan without flips.
+        the same; nan without flips, and not to be relied on below 10. What the flips make of them
+        is another question, which ``wrong_flip_share_`` answers; where the two disagree, believe
+        the worse one.
     min_margin_ : float
         The margin that was asked for.
     wrong_flip_share_ : float
@@ -283,6 +285,10 @@ class LabelRefurbisher(CallbackSupportMixin, BaseEstimator):
     def _scaled(self, X, columns, ridge):
         """X as the infinite-width kernel takes it, its columns standardised where that is due."""
         X = _encoded(X)
+        if (X[:1] == X).all():
+            raise ValueError(
+                f"All {len(X)} rows of X are equal: nothing tells whose label is wrong."
+            )
         self.standardized_ = False
         if X.ndim == 2:
             kernel = InfiniteWidthNTK() if self.kernel is None else self.kernel

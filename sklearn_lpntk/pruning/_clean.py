@@ -8,6 +8,7 @@ from ..linearized._leave_one_out import left_out_predictions
 
 TIED = 1e-6  # gains a sample that differ by less are equal but for rounding
 FEWEST = 10  # of which a share can be estimated
+FEWEST_OF_CLASS = 3  # contradicted ones, before a class is lost to more than chance
 CONSTANT = 1e-10  # spread of features, in units of their size, that is rounding
 NO_MATTER = 0.05  # share of right labels among the contradicted ones, without a warning
 MEDOIDS = 0.5  # times the square root of the class's size
@@ -30,15 +31,14 @@ def left_out_margins(columns, **kernel):
     Returns
     -------
     margins : ndarray of shape (n_samples,)
-    doubt : str or None
-        What is doubtful about them.
+    wrong : WrongLabels or None
+        How many are estimated to be wrong; None where the features tell nothing.
     """
     _, codes, counts = np.unique(columns, return_inverse=True, return_counts=True)
     if _is_constant(**kernel):
         return np.zeros(len(codes)), None
     wrong = WrongLabels.among(left_out_predictions(codes, **kernel), codes)
-    margins = np.where(counts[codes] > 1, wrong.margins, np.inf)
-    return margins, _doubt(wrong, margins < 0, codes, counts)
+    return np.where(counts[codes] > 1, wrong.margins, np.inf), wrong
 
 
 def _is_constant(phi=None, K=None):
@@ -50,31 +50,47 @@ def _is_constant(phi=None, K=None):
     return not spread > CONSTANT * abs(size)
 
 
-def _doubt(wrong, contradicted, codes, counts):
-    """Words where most contradicted labels are right by the estimate, or most of a class are."""
-    n, n_contradicted = len(codes), int(contradicted.sum())
-    precision = wrong.precision(n_contradicted)
-    n_right = n_contradicted - precision * n_contradicted
-    told = []
-    if precision < 0.5 and n_right > max(FEWEST, NO_MATTER * n):
-        told.append(
-            f"About {wrong.share:.1%} of all labels are estimated to be wrong: some {n_right:,.0f} "
-            "contradicted ones are right, of samples that are hard to tell."
-        )
-    of_class = np.bincount(codes[contradicted], minlength=len(counts))
-    most = np.argmax(of_class / counts)
-    if of_class[most] > max(FEWEST, counts[most] / 2):
-        told.append(
-            f"Of one class {of_class[most]:,} of {counts[most]:,} are contradicted: where classes "
-            "overlap, a regression prefers the larger one, and little is left of the smaller."
-        )
+def doubt_of(samples, contradicted, wrong=None):
+    """Words where most contradicted labels are right by an estimate, or most of a class are."""
+    n, n_contradicted = len(contradicted), int(contradicted.sum())
+    told = [] if wrong is None else _of_right_labels(n, n_contradicted, wrong)
+    if samples.options["scope"] == "all":
+        told += _of_classes(samples.names, contradicted)
     if not told:
         return None
     return (
         f"The other samples contradict {n_contradicted:,} of {n:,} labels "
         f"({n_contradicted / n:.0%}), which go first. {' '.join(told)} Compare with "
-        "strategy='herding', or let each class lose its share only: scope='class'."
+        "strategy='herding'."
     )
+
+
+def _of_right_labels(n, n_contradicted, wrong):
+    precision = wrong.precision(n_contradicted)
+    n_right = n_contradicted - precision * n_contradicted
+    if not (precision < 0.5 and n_right > max(FEWEST, NO_MATTER * n)):
+        return []
+    return [
+        f"About {wrong.share:.1%} of all labels are estimated to be wrong: some {n_right:,.0f} "
+        "contradicted ones are right, of samples that are hard to tell."
+    ]
+
+
+def _of_classes(names, contradicted):
+    """Of which little is left, since most of their labels are contradicted."""
+    classes, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    of_class = np.bincount(codes[contradicted], minlength=len(counts))
+    lost = np.flatnonzero(of_class > np.maximum(counts / 2, FEWEST_OF_CLASS - 1))
+    if not len(lost):
+        return []
+    lost = lost[np.argsort(-of_class[lost] / counts[lost], kind="stable")]
+    shown = ", ".join(f"{of_class[k]:,} of {counts[k]:,} of class {classes[k]}" for k in lost[:3])
+    more = f" and most of {len(lost) - 3} other classes" if len(lost) > 3 else ""
+    return [
+        f"Among them are {shown}{more}: where classes overlap, a regression prefers the larger "
+        "one, and little is left of the smaller. With scope='class' each class loses its share "
+        "only."
+    ]
 
 
 def medoids_then_farthest(rows):

@@ -1,10 +1,10 @@
 """Which strategy the final estimator likes best, on rows that it does not see."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
+from .._gram import warn
 from .._skorch.held_out import SHARE, held_out_mask
 from ._strategies import name_of
 
@@ -42,13 +42,11 @@ class Comparison:
         gains = self.hits[best].astype(float) - self.hits["random"]
         error = gains.std() / len(gains) ** 0.5
         if gains.mean() <= error:
-            warnings.warn(
-                f"Choosing rows buys nothing here: with {fraction:.0%} of the rows dropped, on "
-                f"{len(gains)} held-out rows the best strategy, {best!r}, is right for "
-                f"{self.scores[best]:.1%} and 'random' for {self.scores['random']:.1%}, no more "
-                f"than a standard error of {error:.1%} above it.",
-                UserWarning,
-                stacklevel=4,
+            warn(
+                f"Choosing rows buys nothing here: with {100 * fraction:.3g}% of the rows dropped, "
+                f"on {len(gains)} held-out rows the best strategy but 'random', {best!r}, is right "
+                f"for {self.scores[best]:.1%} and 'random' for {self.scores['random']:.1%}: no "
+                f"more than a standard error of {error:.1%} above it."
             )
 
 

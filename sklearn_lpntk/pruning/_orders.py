@@ -17,7 +17,7 @@ from .._runtime.progress import report
 from .._samples.datasets import as_array
 from ..cluster._farthest_point import resolve_n_clusters
 from ..cluster._traversal import farthest_point_clustering, farthest_point_order
-from ._clean import left_out_margins, medoids_then_farthest
+from ._clean import doubt_of, left_out_margins, medoids_then_farthest
 from ._samples import Ordering
 from ._selection import interleave
 from ._similarity import CosineRows, CosineVectorRows, EuclideanRows, OperatorRows
@@ -84,12 +84,12 @@ def clean_coverage(samples):
 
 
 def _clean(samples, visit):
-    margins, doubt = left_out_margins(samples.columns, **samples.label_free())
+    margins, wrong = left_out_margins(samples.columns, **samples.label_free())
     visits = samples.per_class(visit, samples.operator(), among=margins >= 0)
-    return after_contradicted(samples, margins, visits, doubt)
+    return after_contradicted(samples, margins, visits, wrong)
 
 
-def after_contradicted(samples, margins, visits, doubt=None):
+def after_contradicted(samples, margins, visits, wrong=None):
     """Samples of negative margin go first, by rising margin; then the others, last those visited
     first: with ``scope="class"`` in each class, which then loses its share."""
     contradicted = margins < 0
@@ -100,6 +100,7 @@ def after_contradicted(samples, margins, visits, doubt=None):
         of_class = samples.columns[keep_order]
         by_class = [keep_order[of_class == samples.columns[rows[0]]] for rows in samples.classes]
         keep_order = interleave(by_class, len(margins))
+    doubt = doubt_of(samples, contradicted, wrong)
     return Ordering(keep_order[::-1].copy(), scores=margins, contradicted=contradicted, doubt=doubt)
 
 

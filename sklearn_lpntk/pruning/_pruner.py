@@ -1,7 +1,6 @@
 """RedundancyPruner: the shell; the strategies are in ``_orders``."""
 
 import os
-import warnings
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral, Real
@@ -426,6 +425,11 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         ValueError
             If a fraction is not allowed, or as in `fit`.
         """
+        if isinstance(fractions, (Real, str)):
+            raise TypeError(
+                f"fractions must be a list of values of prune_fraction; got {fractions!r}: pass "
+                f"[{fractions!r}]."
+            )
         fractions = list(fractions)
         path = [clone(self).set_params(prune_fraction=f) for f in fractions]
         for pruner in path:
@@ -435,6 +439,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         found = scoring._scored(X, y, None, decide_only=decide_only)
         if len(self._strategies) == 1:
             ordering = found.ordered(self._strategies[0])
+            ordering.tell_doubt()
             return (np.flatnonzero(pruner._kept(ordering, found.y)) for pruner in path)
         path = [scoring.set_params(prune_fraction=f)._chosen(found, X, y) for f in fractions]
         return (np.flatnonzero(chosen.kept) for chosen in path)
@@ -473,8 +478,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
         found = self._scored(X, y, progress, decide_only=self._decides_only)
         found = self._chosen(found, X, y, progress, fit_params)
-        if found.ordering.doubt is not None:
-            warnings.warn(found.ordering.doubt, UserWarning, stacklevel=3)
+        found.ordering.tell_doubt()
         return found
 
     def _chosen(self, found, X, y, progress=None, fit_params=None):
@@ -503,7 +507,8 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
         rng = np.random.default_rng(found.net_seed)
         comparison = compared(self._strategies, found.samples.columns, rng, hits_of)
-        comparison.warn_if_random(self.prune_fraction)
+        if round(self.prune_fraction * len(y)):
+            comparison.warn_if_random(self.prune_fraction)
         return comparison
 
     def _scored(self, X, y, progress, *, decide_only):
@@ -700,10 +705,14 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
 
             * ``score``: what the order was made by. For ``"clean_herding"`` and its relatives the
               leave-one-out margin of the label, its prediction minus that of the best other class:
-              negative ones are contradicted and go first, the smallest before the others. For
-              ``"el2n"`` and ``"grand"`` the norm, for ``"aum"`` the margin, for ``"forgetting"``
-              the count: small ones go first. For ``"small_loss"`` the loss and for ``"redundant"``
-              the redundancy: large ones go first.
+              negative ones are contradicted and go first (with ``scope="class"`` in their class),
+              the smallest before the others. For ``"el2n"`` and ``"grand"`` the norm, for
+              ``"aum"`` the margin, for ``"forgetting"`` the count: small ones go first. For
+              ``"small_loss"`` the loss and for ``"redundant"`` the redundancy: large ones go first.
+              ``"ccs"`` drops the smallest margins and spreads over the others, ``"moderate"`` keeps
+              the median distances to the class's mean, and ``"d2"`` takes the largest difficulty
+              among neighbours, which then counts less in theirs: there the order is not that of the
+              numbers.
             * ``stand_in`` and ``cosine``: for a pruned row the kept one of its class that is most
               similar to it, and how similar; of every strategy that compares by the kernel.
             * ``redundancy``, ``dominator`` and ``cluster``: ``redundancy_``, the row named by

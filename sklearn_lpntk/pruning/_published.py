@@ -115,16 +115,26 @@ def loo_infinite(samples):
 
 def loo_rbf(samples):
     """``clean_herding`` by an RBF kernel of the inputs, its width that of ``SVC``'s default."""
-    variance = samples.vectors().var() or 1.0
-    return _clean_by(lambda X, Y: rbf_kernel(X, Y, 1 / (X.shape[1] * variance)), samples)
+    vectors = samples.vectors().reshape(len(samples), -1).astype(np.float64)
+    mean, variance = vectors.mean(axis=0), vectors.var() or 1.0
+    gamma = 1 / (vectors.shape[1] * variance)
+    # squared distances far from the origin are rounding
+    return _clean_by(lambda X, Y: rbf_kernel(X - mean, Y - mean, gamma), samples)
 
 
 def _clean_by(kernel, samples):
     found = samples.label_free_by(kernel)
     rows = FeatureRows(found["phi"]) if "phi" in found else ArrayRows(found["K"].copy())
-    margins, doubt = left_out_margins(samples.columns, **found)
+    try:
+        margins, wrong = left_out_margins(samples.columns, **found)
+    except ValueError as error:
+        raise ValueError(
+            "This strategy compares the rows of X as they are, and their kernel is not positive "
+            "semidefinite in double precision, as where columns lie far from 0: centre or "
+            "standardise X first, for instance by a StandardScaler in front."
+        ) from error
     visits = samples.per_class(_herd, rows, among=margins >= 0)
-    return after_contradicted(samples, margins, visits, doubt)
+    return after_contradicted(samples, margins, visits, wrong)
 
 
 def _herd(rows, members):

@@ -12,6 +12,7 @@ from .._engine.evaluate import logits_and_embeddings
 from .._engine.inputs import is_many, take
 from .._engine.task import Task
 from .._features import extract, make_extractor, operator_of, store_path, workers_of
+from .._gram import warn
 from .._samples.datasets import as_array
 from .._samples.inputs import as_inputs
 from ..linearized._kernels import FEW, TangentKernel, sums_cancel
@@ -38,14 +39,20 @@ class Samples:
         Its ``module`` is the trained module.
     logits, embeddings : ndarray of shape (n_samples, n_logits) and (n_samples, n_inputs)
         Of the trained network: outputs, at least two, and what goes into its last layer.
-    dynamics : TrainingDynamics or None
-        What was recorded while the net was trained, where it was.
+    rows : ndarray of int
+        Which rows of the caller's X these are: all, or those of a comparison that are not held out.
+    dynamics : Recorded or None
+        What `TrainingDynamics` recorded of these rows while the net was trained, where it did.
     options : dict
         ``kernel, scope, n_clusters, n_jobs, decide_only, n_components, store, refine,
         parameters``.
     sketch_seed : int
-    whole, rows : Samples and ndarray of int, or None
-        Those that these are a part of, and which.
+    names : ndarray of shape (n_samples,)
+        Labels as the caller wrote them.
+    training : TrainingDynamics or None
+        Of all samples.
+    whole : Samples or None
+        Those that these are a part of.
     """
 
     network: object
@@ -54,10 +61,15 @@ class Samples:
     options: dict
     rng: np.random.Generator
     sketch_seed: int = 0
-    dynamics: object = None
+    names: np.ndarray | None = None
+    training: object = None
     whole: "Samples | None" = None
     rows: np.ndarray | None = None
     _features: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.rows = np.arange(len(self.columns)) if self.rows is None else self.rows
+        self.names = self.columns if self.names is None else self.names
 
     def part(self, rows, rng):
         """Some of the samples, which share what was computed for all."""
@@ -65,6 +77,7 @@ class Samples:
             self,
             X=take(self.X, rows),
             columns=self.columns[rows],
+            names=self.names[rows],
             rng=rng,
             whole=self,
             rows=rows,
@@ -114,26 +127,31 @@ class Samples:
     def embeddings(self):
         return self._outputs[1]
 
+    @property
+    def dynamics(self):
+        return None if self.training is None else Recorded(self)
+
     def recorded(self, name):
         """A curve or score of `TrainingDynamics`, its last axis the samples."""
-        if self.dynamics is None:
+        if self.training is None:
             raise ValueError(
                 "This strategy looks at how the net was trained, and of this net's training "
                 "nothing was recorded: pass a skorch net that is still to be trained, or put "
                 "TrainingDynamics() into its callbacks before you fit and freeze it."
             )
-        values = getattr(self.dynamics, name)
+        values = getattr(self.training, name)
         if values.shape[-1] != len(self.whole or self):
             raise ValueError(
                 f"The net's TrainingDynamics recorded {values.shape[-1]} samples, and X has "
                 f"{len(self.whole or self)}: record the training on the same X, in the same order."
             )
-        if np.isnan(values).any():
+        if np.isnan(values).all(axis=tuple(range(values.ndim - 1))).any():
             raise ValueError(
                 f"TrainingDynamics has no {name} of some samples, which no epoch visited: record a "
-                "net with train_split=None whose loader hands out all rows."
+                "net with train_split=None whose loader hands out all rows, and compare it with no "
+                "strategy that holds rows out of its training, as 'clean_herding' does."
             )
-        return values if self.rows is None else values[..., self.rows]
+        return values[..., self.rows]
 
     # -- kernels --------------------------------------------------------------------------
 
@@ -221,6 +239,18 @@ class Samples:
         return list(run(Task(function, *args), [c for c in classes if len(c)]))
 
 
+class Recorded:
+    """The curves and scores of `TrainingDynamics` by name, of some samples: their last axis."""
+
+    def __init__(self, samples):
+        self._samples = samples
+
+    def __getattr__(self, name):
+        if name.startswith("_") or not name.endswith("_"):
+            raise AttributeError(name)
+        return self._samples.recorded(name)
+
+
 @dataclass
 class Ordering:
     """What a strategy found; fields that it did not compute are None."""
@@ -235,6 +265,11 @@ class Ordering:
     labels: np.ndarray | None = None
     centers: np.ndarray | None = None
     head_size: int | None = None  # samples in the largest cluster
+
+    def tell_doubt(self):
+        if self.doubt is not None:
+            warn(self.doubt)
+
     stand_ins: StandIns | None = None
 
     def n_recipe(self, head_fraction):

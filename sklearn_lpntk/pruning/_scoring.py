@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from .._runtime.cache import cached
-from .._skorch.held_out import stopping_early, without_stop
+from .._skorch.held_out import AllRows, as_given, stopping_early
 from .._skorch.labels import ColumnEncoder
 from .._skorch.nets import is_skorch_net, net_input, trained, unfrozen, value_of
 from .._skorch.networks import Network, require_classifier
@@ -97,14 +97,15 @@ def score_samples(
         own = _as_scoring(scorer.net, net is None, kinds, columns)
         with stage(progress, "train scoring net"):
             fitted, key = trained(own, inputs, columns, net_seed, memory)
-        if own is not scorer.net and not any(kind.needs_dynamics for kind in kinds):
-            fitted = without_stop(fitted, scorer.net)
+        if own is not scorer.net:
+            fitted = as_given(fitted, scorer.net)
         network = Network(fitted)
         inputs = network.inputs(net_input(fitted, inputs))
     elif needs_numbers and memory is not None:
         key["X"] = value_of(inputs)
-    dynamics = None if fitted is None else _recorded(fitted)
-    samples = Samples(network, inputs, columns, options | cost_options, None, sketch_seed, dynamics)
+    training = None if fitted is None else _recorded(fitted)
+    options_of_all = options | cost_options
+    samples = Samples(network, inputs, columns, options_of_all, None, sketch_seed, y, training)
     more = {"order_seed": seeds[1], "key": key | options, "memory": memory, "progress": progress}
     return Scored(scorer, net_seed, fitted, X, y, encoder, classes, samples, **more)
 
@@ -119,7 +120,7 @@ def _as_scoring(net, is_default, kinds, columns):
     if any(kind.needs_dynamics for kind in kinds):
         callbacks = net.callbacks if isinstance(net.callbacks, list | tuple) else []
         net = clone(net)
-        net.train_split = None
+        net.train_split = None if net.train_split is None else AllRows(net.train_split)
         if not any(isinstance(_callback_of(c), TrainingDynamics) for c in callbacks):
             net.callbacks = [*callbacks, ("sklearn_lpntk_recorded", TrainingDynamics())]
         return net

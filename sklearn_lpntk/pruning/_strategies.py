@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from . import _orders, _published
 from ._samples import Ordering
@@ -69,16 +70,39 @@ class Given:
 
     def __call__(self, samples):
         found, n = self.function(samples), len(samples)
+        if isinstance(found, torch.Tensor):
+            found = found.detach().cpu()
         try:
             order = np.asarray(found)
         except ValueError:  # lists of different lengths
             order = np.array(found, dtype=object)
-        if order.shape != (n,) or order.dtype.kind not in "iu" or set(order) != set(range(n)):
+        wrong = _what_is_wrong(order, n)
+        if wrong is not None:
+            part = "" if samples.whole is None else PART.format(n, len(samples.whole))
             raise ValueError(
                 f"strategy={name_of(self.function)} must return all rows from 0 to {n - 1}, each "
-                f"once, the first to go first; it returned {order!r:.80} of shape {order.shape}."
+                f"once, the first to go first; it returned {wrong}.{part}"
             )
         return Ordering(order.astype(np.int64))
+
+
+PART = (
+    " To compare strategies a function is given those {} of the {} rows that are not held out: "
+    "len(samples) of them, samples.rows of the X that was passed."
+)
+
+
+def _what_is_wrong(order, n):
+    """What of an order is no order of n rows; None where it is one."""
+    if order.shape != (n,):
+        return f"{order!r:.80} of shape {order.shape}"
+    if order.dtype.kind not in "iu":
+        return f"{order!r:.80} of dtype {order.dtype}"
+    rows, counts = np.unique(order, return_counts=True)
+    if (counts > 1).any():
+        return f"row {rows[np.argmax(counts)]} {counts.max()} times"
+    outside = rows[(rows < 0) | (rows >= n)]
+    return f"row {outside[0]}" if len(outside) else None
 
 
 def name_of(strategy):

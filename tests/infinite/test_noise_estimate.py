@@ -1,5 +1,7 @@
 """How many labels are wrong, told by the labels that were not given."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, make_classification, make_moons
@@ -86,3 +88,17 @@ def test_a_rare_class_that_is_lost_is_told():
     )
     with pytest.warns(UserWarning, match="Of 20 labels .*1.* 3 are left"):
         LabelRefurbisher(standardize=True).fit(X, y)
+
+
+@pytest.mark.parametrize("n_classes", [20, 60])
+def test_a_share_is_no_more_than_all(n_classes):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = LabelRefurbisher().fit(X, np.arange(60) % n_classes)
+    assert 0.5 < found.estimated_noise_ <= 1
+
+
+def test_equal_rows_tell_nothing():
+    with pytest.raises(ValueError, match="All 40 rows of X are equal"):
+        LabelRefurbisher().fit(np.ones((40, 3)), np.arange(40) % 2)

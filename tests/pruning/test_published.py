@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -156,6 +158,28 @@ def test_callbacks_of_the_caller(callbacks, data, net):
     assert names == (["mine"] if callbacks and callbacks != "disable" else [OURS])
     assert recorded.aum_.shape == (N,)
     assert net.callbacks is callbacks
+
+
+@pytest.mark.filterwarnings("ignore:The other samples contradict")
+@pytest.mark.parametrize("change", [lambda X: X.astype(np.float16), lambda X: X + 1e6])
+def test_an_rbf_kernel_of_any_numbers(change):
+    X, y = load_breast_cancer(return_X_y=True)
+    X = X[:, :4]
+    same = change(X.copy()).astype(np.float64)
+    denied = []
+    for given in (change(X), same - same.mean(axis=0)):
+        pruner = RedundancyPruner(LogisticRegression(), strategy="loo_rbf", random_state=0)
+        pruner.fit_resample(given, y)
+        denied.append(pruner.contradicted_)
+    assert denied[0].sum() > 10
+    assert (denied[0] != denied[1]).mean() < 0.01
+
+
+def test_an_infinite_network_far_from_the_origin():
+    X, y = load_breast_cancer(return_X_y=True)
+    pruner = RedundancyPruner(LogisticRegression(), strategy="loo_infinite")
+    with pytest.raises(ValueError, match="centre or standardise X first"):
+        pruner.fit_resample(X[:, :4] / 100 + 1e7, y)
 
 
 def test_many_samples_by_nystrom():

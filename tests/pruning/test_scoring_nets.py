@@ -10,14 +10,17 @@ from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import WeightedRandomSampler
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk._skorch.held_out import HeldOut
 from sklearn_lpntk.dynamics import TrainingDynamics
+from sklearn_lpntk.pruning._clean import doubt_of
+from sklearn_lpntk.pruning._samples import Samples
 
 K = 3
 DYNAMIC = ["aum", "ccs", "d2", "forgetting", "small_loss"]
@@ -141,9 +144,47 @@ def test_a_rare_class_that_vanishes_is_told(strategy, tmp_path):
     X, y = rare()
     pruner = RedundancyPruner(strategy=strategy, random_state=0, memory=str(tmp_path))
     for _ in range(2):  # from the cache, too
-        with pytest.warns(UserWarning, match=r"Of one class \d+ of \d+ are contradicted"):
+        with pytest.warns(UserWarning, match=r"\d+ of 30 of class 1: .* scope='class'") as told:
             pruner.fit_resample(X, y)
+        assert told[0].filename == __file__
     assert pruner.contradicted_[y == 1].mean() > 0.5
+    with pytest.warns(UserWarning, match="of class 1"):
+        list(pruner.prune_path(X, y, [0.5]))
+    pruner.set_params(scope="class").fit_resample(X, y)  # tells of nothing that is lost
+
+
+def test_classes_that_vanish_are_named():
+    names = np.array(["a"] * 60 + ["few"] * 3 + ["b"] * 8 + ["c"] * 8 + ["d"] * 9 + ["two"] * 2)
+    denied = names != "a"
+    denied[-4] = False  # one of d
+    samples = Samples(None, None, np.zeros(90, int), {"scope": "all"}, None, names=names)
+    told = doubt_of(samples, denied)
+    assert "3 of 3 of class few" in told
+    assert "8 of 8 of class b, 8 of 8 of class c" in told.replace("3 of 3 of class few, ", "")
+    assert "and most of 1 other classes" in told
+    assert "two" not in told
+    samples.options["scope"] = "class"
+    assert doubt_of(samples, denied) is None
+
+
+def watching():
+    """Callbacks that need the loss of held-out rows."""
+    return [EarlyStopping(patience=2), LRScheduler(ReduceLROnPlateau, monitor="valid_loss")]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("strategy", ["aum", "d2", "forgetting", ["small_loss", "random"]])
+@pytest.mark.filterwarnings("ignore:Choosing rows buys nothing")
+def test_callbacks_that_watch_held_out_rows(strategy, which):
+    """Strategies that look at the training record all rows, and validate those of the net."""
+    X, y = data()
+    own = net().set_params(train_split=ValidSplit(3), callbacks=[watching()[which]])
+    pruner = RedundancyPruner(net=own, strategy=strategy, random_state=0).fit(X, y)
+    recorded = dict(pruner.net_.callbacks_)["sklearn_lpntk_recorded"]
+    assert recorded.aum_.shape == (len(y),)
+    assert not np.isnan(recorded.aum_).any()
+    assert "valid_loss" in pruner.net_.history[-1]
+    assert pruner.net_.train_split.cv == 3
 
 
 def test_ways_of_training_that_do_not_go_together():

@@ -1,5 +1,7 @@
 """Strategies that are chosen by held-out rows, and those of the caller."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
+from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_lpntk import RedundancyPruner
+from sklearn_lpntk.dynamics import TrainingDynamics
 from sklearn_lpntk.pruning._comparison import Comparison, compared
+from sklearn_lpntk.pruning._strategies import name_of
 
 K = 3
 
@@ -206,6 +211,73 @@ def test_functions_among_candidates():
     assert len(set(list(pruner.selection_scores_.values())[1:])) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Choosing rows buys nothing")
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_function_reads_the_training_of_its_rows(as_list):
+    X, y = clouds(120, 0.2)
+    seen = []
+
+    def by_aum(samples):
+        np.testing.assert_array_equal(samples.X, X[samples.rows])
+        seen.append((samples.rows, samples.dynamics.aum_, samples.dynamics.losses_))
+        return np.argsort(samples.dynamics.aum_)
+
+    net = recorded_net()
+    strategy = [by_aum, "random"] if as_list else by_aum
+    pruner = RedundancyPruner(net=net, strategy=strategy, random_state=0).fit(X, y)
+    whole = next(c for _, c in pruner.net_.callbacks_ if isinstance(c, TrainingDynamics))
+    assert len(seen[0][0]) == (96 if as_list else 120)
+    for rows, aum, losses in seen:
+        np.testing.assert_array_equal(aum, whole.aum_[rows])
+        np.testing.assert_array_equal(losses, whole.losses_[:, rows])
+
+
+def recorded_net(**options):
+    torch.manual_seed(0)
+    return NeuralNetClassifier(
+        nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, K)),
+        criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=2, callbacks=[TrainingDynamics()],
+        **({"train_split": None} | options),
+    )  # fmt: skip
+
+
+def test_a_function_is_not_given_what_no_epoch_visited():
+    X, y = clouds(120, 0.2)
+    pruner = RedundancyPruner(
+        net=recorded_net(train_split=ValidSplit(5)),
+        strategy=lambda samples: np.argsort(samples.dynamics.aum_),
+    )
+    with pytest.raises(ValueError, match="no aum_ of some samples, which no epoch visited"):
+        pruner.fit_resample(X, y)
+
+
+def test_a_function_with_numbers_of_its_own():
+    X, y = clouds(120, 0.2)
+    scores = np.arange(120)[::-1]
+    strategy = [lambda samples: np.argsort(scores), "random"]
+    with pytest.raises(ValueError, match=r"given those 96 of the 120 rows .* samples.rows"):
+        RedundancyPruner(strategy=strategy).fit(X, y)
+    strategy = [lambda samples: np.argsort(scores[samples.rows]), "random"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = RedundancyPruner(strategy=strategy, random_state=0).fit(X, y)
+    assert list(pruner.selection_scores_) == ["<lambda>", "random"]
+
+
+def test_nothing_is_told_where_nothing_is_dropped():
+    X, y = clouds(120, 0.2)
+    RedundancyPruner(LogisticRegression(), strategy=["loo_rbf", "random"], prune_fraction=0.0).fit(
+        X, y
+    )
+
+
+def test_a_function_that_is_called_as_a_control():
+    def random(samples):
+        return np.arange(len(samples))
+
+    assert name_of(random) == "random (callable)"
+
+
 def test_a_function_is_cached_by_what_it_does(tmp_path):
     X, y = clouds(90, 0.1)
     pruner = RedundancyPruner(strategy=nearest_to_the_mean, memory=str(tmp_path), random_state=0)
@@ -217,9 +289,12 @@ def test_a_function_is_cached_by_what_it_does(tmp_path):
     ("returned", "what"),
     [
         ([0, 1, 2], r"returned array\(\[0, 1, 2\]\) of shape \(3,\)"),
-        (np.zeros(90, dtype=int), "each once"),
-        (np.arange(90) / 2, "all rows from 0 to 89"),
-        (np.arange(1, 91), "all rows from 0 to 89"),
+        (np.zeros(90, dtype=int), "it returned row 0 90 times"),
+        (np.arange(90) / 2, "of dtype float64"),
+        (np.arange(90).astype(object), "of dtype object"),
+        (np.ones(90, dtype=bool), "of dtype bool"),
+        (np.arange(1, 91), "it returned row 90"),
+        (np.arange(-1, 89), "it returned row -1"),
         (None, "all rows"),
     ],
 )
