@@ -7,15 +7,13 @@ Run after `rules`, whose accuracies of the candidates on the same draws are look
 
 import argparse
 import time
-import warnings
 
 import numpy as np
-import torch
 
 from sklearn_lpntk import RedundancyPruner
 from sklearn_lpntk.pruning._strategies import CANDIDATES
 
-from .records import FOLDER, Records, one_of
+from .records import FOLDER, Records, begun, one_of
 from .report import PAGE
 from .rules import KEYS, N_TRAIN, drawn, scoring_net
 from .tables import TABLES
@@ -49,10 +47,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rules", help="folder of the raw numbers of `rules`", default=FOLDER)
     parser.add_argument("--out", help="file of the raw numbers", default=FOLDER / "auto.jsonl")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    records = Records(options.out, AUTO_KEYS)
+    options, records = begun(parser, AUTO_KEYS)
     accuracies = {}
     for name in (*N_TRAIN, *TABLES):
         for row in Records(f"{options.rules}/rules_{name}.jsonl", KEYS).rows:

@@ -8,7 +8,6 @@ the scoring net's training, too. CPU seconds on one thread, training included.
 
 import argparse
 import time
-import warnings
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from sklearn_lpntk import RedundancyPruner
 
-from .records import FOLDER, Records, one_of
+from .records import FOLDER, begun, one_of
 from .report import PAGE
 from .rules import N_TRAIN, drawn, scoring_net
 from .tables import TABLES
@@ -91,10 +90,7 @@ def main():
     parser.add_argument("--cifar", help="an .npz file with X_train, y_train, X_test, y_test")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", help="file of the raw numbers", default=FOLDER / "detection.jsonl")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    records = Records(options.out, KEYS)
+    options, records = begun(parser, KEYS)
     for seed in range(options.seeds):
         for name in options.datasets:
             for kind, noise in NOISES:

@@ -8,7 +8,6 @@ scoring net and the order. In the same run: the net that stops early, as the pru
 
 import argparse
 import time
-import warnings
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn_lpntk import RedundancyPruner
 
 from .data import load
-from .records import FOLDER, Records
+from .records import FOLDER, begun
 from .report import PAGE
 from .rules import predictions_of, scoring_net, with_noise
 
@@ -87,10 +86,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", help="file of the raw numbers", default=FOLDER / "epochs.jsonl")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    records = Records(options.out, KEYS)
+    options, records = begun(parser, KEYS)
     for seed in range(options.seeds):
         for strategy, noise in CASES:
             run_draw(strategy, noise, seed, records)

@@ -9,15 +9,13 @@ frequent as in training; balanced accuracy weighs classes alike. Everything else
 
 import argparse
 import tempfile
-import warnings
 
 import numpy as np
-import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from sklearn_lpntk import RedundancyPruner
 
-from .records import FOLDER, Records, one_of
+from .records import FOLDER, begun, one_of
 from .report import PAGE
 from .rules import KEYS, drawn, predictions_of, scoring_net, with_noise
 
@@ -95,10 +93,7 @@ def main():
     parser.add_argument("datasets", nargs="*", type=one_of(*RARE))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--out", help="file of the raw numbers", default=FOLDER / "rare.jsonl")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    records = Records(options.out, KEYS)
+    options, records = begun(parser, KEYS)
     for seed in range(options.seeds):
         for name in options.datasets:
             for kind, noise in NOISES:

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import warnings
 from pathlib import Path
+
+import torch
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -54,6 +57,14 @@ def arguments(description, datasets, **defaults):
     parser.add_argument("--report", action="store_true", help="run nothing, only write the page")
     parser.set_defaults(**defaults)
     return parser
+
+
+def begun(parser, keys):
+    """The arguments, and the records in the file ``out``; on one thread, without warnings."""
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    return options, Records(options.out, keys)
 
 
 def one_of(*names):

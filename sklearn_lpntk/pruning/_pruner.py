@@ -477,9 +477,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
     def _select(self, X, y, progress, fit_params=None):
         """Everything that `fit` and `fit_resample` find out, without storing any of it."""
         found = self._scored(X, y, progress, decide_only=self._decides_only)
-        found = self._chosen(found, X, y, progress, fit_params)
-        found.ordering.tell_doubt()
-        return found
+        return self._chosen(found, X, y, progress, fit_params)
 
     def _chosen(self, found, X, y, progress=None, fit_params=None):
         """The order of the best strategy, and what it keeps."""
@@ -492,6 +490,7 @@ class RedundancyPruner(CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin
             best = strategies[list(self._comparison.hits).index(self._comparison.best)]
         found.ordering = found.ordered(best)
         found.kept = self._kept(found.ordering, found.y)
+        found.ordering.tell_doubt()
         return found
 
     def _compared(self, found, X, y, fit_params):

@@ -148,9 +148,13 @@ def test_a_rare_class_that_vanishes_is_told(strategy, tmp_path):
             pruner.fit_resample(X, y)
         assert told[0].filename == __file__
     assert pruner.contradicted_[y == 1].mean() > 0.5
-    with pytest.warns(UserWarning, match="of class 1"):
-        list(pruner.prune_path(X, y, [0.5]))
-    pruner.set_params(scope="class").fit_resample(X, y)  # tells of nothing that is lost
+    for given in (strategy, ["clean_herding", "loo_rbf"]):
+        path = pruner.set_params(strategy=given).prune_path
+        with pytest.warns(UserWarning, match="of class 1"):
+            list(path(X, y, [0.5]))
+    pruner.set_params(strategy=strategy, scope="class").fit_resample(
+        X, y
+    )  # tells of nothing that is lost
 
 
 def test_classes_that_vanish_are_named():
