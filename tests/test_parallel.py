@@ -103,15 +103,16 @@ class TestMap:
         assert results == [i * i for i in range(12)]
         assert (tmp_path / "died").exists()
 
-    def test_results_that_dask_lost_are_computed_again(self, dask_cluster):
+    def test_results_that_dask_lost_are_computed_again(self, dask_cluster, tmp_path):
         """As where the dead worker alone held what the calls need."""
         from distributed import Future
 
         dask_cluster.wait_for_workers(2)  # a test before this one may have killed some
         with joblib.parallel_config(backend="dask"):
-            results = parallel_map()(_Slow(np.ones(1000)), range(12))
+            results = parallel_map()(_Waits(tmp_path / "gate", np.ones(1000)), range(12))
             found = [next(results)]
             dask_cluster.cancel([Future(key, dask_cluster) for key in dask_cluster.futures])
+            (tmp_path / "gate").touch()
             with pytest.warns(RuntimeWarning, match="its results were lost"):
                 found += results
         assert found == [i * 1000 for i in range(12)]
@@ -137,14 +138,16 @@ def _die(i):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Slow:
-    """Takes its time, with an array that Dask sends to a worker once."""
+class _Waits:
+    """All jobs but the first wait for a file; the array is one that Dask sends to a worker once."""
 
-    def __init__(self, array):
+    def __init__(self, gate, array):
+        self.gate = gate
         self.array = array
 
     def __call__(self, i):
-        time.sleep(0.1)
+        while i and not self.gate.exists():
+            time.sleep(0.01)
         return int(i * self.array.sum())
 
 
