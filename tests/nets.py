@@ -213,6 +213,19 @@ def tied_weights():
 
 
 @trap
+def language_model():
+    """A head tied to the embedding, and a layer kept as vectors whose products are written out."""
+    net = Wrap(
+        lambda self, x: torch.log_softmax(
+            F.linear(torch.tanh(self.mix(self.embed(x))), self.embed.weight), 2
+        )[:, :, :3].sum(1),
+        embed=nn.Embedding(100, 64),
+        mix=nn.Linear(64, 64),
+    )
+    return net.double(), torch.randint(0, 100, (7, 8)), 3
+
+
+@trap
 def shared_module_under_two_names():
     shared = nn.Linear(5, 5)
     return nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(5, 3)).double(), image(6, 5), 3

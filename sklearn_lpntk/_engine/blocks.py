@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from .factors import Dense
-from .forms import lookup_factor, outer_factor
-from .rules import Entries, Matrices, Positions, Rows
+from .forms import lookup_factor, outer_factor, tied_factor
+from .rules import Entries, Matrices, Positions, Rows, Shared
 from .rules.convolution import ConvolutionUse
 from .rules.linear import LinearUse
 
@@ -75,16 +75,25 @@ class _Used:
         if any(isinstance(t, Matrices) for t in terms):
             terms = [t.matrices() if isinstance(t, Positions) else t for t in terms]
         kinds = {(type(t), getattr(t, "transposed", None)) for t in terms}
+        if kinds == {(Positions, False), (Rows, None)}:
+            found = [[t for t in terms if isinstance(t, kind)] for kind in (Positions, Rows)]
+            shared = Shared(*(_stacked(parts) for parts in found))
+            return shared if shared.is_small else shared.entries(self.weight.tensor.shape)
         if len(kinds) > 1 or isinstance(terms[0], Entries):
             written = [t.entries(self.weight.tensor.shape).phi for t in terms]
             return Entries(functools.reduce(torch.add, written))
-        if isinstance(terms[0], Rows):
-            return Rows(_cat([t.index for t in terms], 1), _cat([t.g for t in terms], 2))
         if isinstance(terms[0], Matrices):
             phi = functools.reduce(torch.add, [t.phi for t in terms])
             return Matrices(phi, terms[0].transposed)
-        a, g = _cat([t.a for t in terms], 1), _cat([t.g for t in terms], 2)
-        return Positions(a, g, terms[0].transposed)
+        return _stacked(terms)
+
+
+def _stacked(terms):
+    """Terms with positions as one."""
+    g = _cat([t.g for t in terms], 2)
+    if isinstance(terms[0], Rows):
+        return Rows(_cat([t.index for t in terms], 1), g)
+    return Positions(_cat([t.a for t in terms], 1), g, terms[0].transposed)
 
 
 def structure_of(blocks):
@@ -173,6 +182,8 @@ def _block(key, name, p, term, view=None, bias=None, *, rooms):
         weight = Place(name, p.shape, view, matrix, (0, -1))
         column = Place(bias.name, bias.tensor.shape, None, (*matrix[:2], False), (-1, None))
         return Block(key, factor, [weight, column])
+    if isinstance(term, Shared):
+        return Block(key, tied_factor(term.layer, term.table), [Place(name, p.shape, view)])
     if isinstance(term, Rows):
         factor = lookup_factor(term.index, term.g, shape[0], dense=None)
         return Block(key, factor, [Place(name, p.shape, view, rows=True)])

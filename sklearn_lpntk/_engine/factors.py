@@ -9,10 +9,37 @@ weights into one flat gradient (`weighted_sum`), multiply its rows with such a g
 
 import torch
 
-from .products import even_slices, lengths, padded, paired_gram, position_gram, product, scaled
+from .products import (
+    even_slices,
+    lengths,
+    padded,
+    paired_gram,
+    position_gram,
+    product,
+    scaled,
+    slices,
+    sum_columns,
+)
 
 # scalars a sample from which the products of two samples are taken by themselves
 PAIRED = 64
+
+
+def is_written_faster(n_products, width, depth):
+    """Whether a sum of outer products takes fewer multiplications a pair when written out.
+
+    ``n_products`` are those of the positions of one sample with those of the other.
+    """
+    return depth * width <= n_products * (depth + width)
+
+
+def pair_slices(one, other):
+    """(rows, cols) of the samples of two factors, few enough that their products stay in cache."""
+    longest = max(len(f.a) * f.n_cotangents for f in (one, other))
+    step = padded(1024 // longest, 1, one.g.dtype)
+    for rows in even_slices(one.n_samples, step, one.g.dtype):
+        for cols in even_slices(other.n_samples, step, one.g.dtype):
+            yield rows, cols
 
 
 class Dense:
@@ -202,14 +229,31 @@ class Outer:
 
     def gram(self, other):
         """The (n R, m R') products with the rows of another factor."""
+        if self._is_written_faster(other):
+            return self._written_gram(other)
         out = self.g.new_zeros(self.g.shape[1], other.g.shape[1])
-        longest = max(len(self.a) * self.n_cotangents, len(other.a) * other.n_cotangents)
-        step = padded(1024 // longest, 1, self.g.dtype)  # the products stay in cache
-        for rows in even_slices(self.n_samples, step, self.g.dtype):
-            for cols in even_slices(other.n_samples, step, self.g.dtype):
-                left, right = (scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
-                self._add_tile(other, rows, cols, out[left, right])
+        for rows, cols in pair_slices(self, other):
+            left, right = (scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
+            self._add_tile(other, rows, cols, out[left, right])
         return out
+
+    def _is_written_faster(self, other):
+        """Whether a sum of outer products takes fewer multiplications a pair when written out."""
+        return is_written_faster(len(self.a) * len(other.a), *self.outer)
+
+    def _written_gram(self, other):
+        """The same, with the rows written out, some columns at a time."""
+        width, depth = self.outer
+        out = self.g.new_zeros(len(self.g[0]), len(other.g[0]), dtype=torch.float64)
+        for part in slices(width, max(1, sum_columns(self.g.dtype) // depth)):
+            left = self._written(part)
+            out += product(left, left if other is self else other._written(part))
+        return out.to(self.g.dtype)
+
+    def _written(self, part):
+        """The columns of the rows that belong to a slice of the outputs."""
+        g = self._g_by_sample()[..., part].permute(1, 2, 3, 0).flatten(1, 2)  # (n, R O', T)
+        return torch.bmm(g, self.a.transpose(0, 1)).view(self.g.shape[1], -1)
 
     def _add_tile(self, other, rows, cols, out):
         n, m, R, S = (rows.stop - rows.start, cols.stop - cols.start, self.n_cotangents,
@@ -348,6 +392,9 @@ class Lookup(Outer):
 
     def _a_norms(self):
         return torch.ones_like(self.a, dtype=self.g.dtype)
+
+    def _is_written_faster(self, other):
+        return False  # it is mostly zeros
 
     def _activation_gram(self, other, rows, cols):
         left, right = self.a[:, rows].reshape(-1), other.a[:, cols].reshape(-1)

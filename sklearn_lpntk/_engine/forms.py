@@ -2,7 +2,10 @@
 
 import torch
 
-from .factors import Dense, Lookup, Outer, Unit
+from .factors import Dense, Lookup, Outer, Unit, is_written_faster
+from .tied import Tied
+
+LARGER = 2  # times the memory of the vectors that a sum of their products may take, written out
 
 
 def alike(factors):
@@ -23,15 +26,17 @@ def _without_units(factors):
 def outer_factor(a, g, *, dense=None, room=None):
     """The factor of ``a: (n, T, D)`` and ``g: (n, R, T, O)``.
 
-    ``dense=None`` chooses what costs fewer multiplications a pair of samples; the product is
-    written into ``room``, where that has its size.
+    ``dense=None`` chooses what costs fewer multiplications a pair of samples, where it takes no
+    more than twice the memory; the product is written into ``room``, where that has its size.
     """
     n, n_cotangents, n_positions, width = g.shape
     depth = a.shape[2]
     if n_positions == 1 < n_cotangents == width and _are_units(g[:, :, 0]):
         return Unit(a.transpose(0, 1).contiguous(), n_cotangents)
     if dense is None:
-        dense = is_dense_cheaper(n_positions, depth, width)
+        numbers = n_positions * (depth + n_cotangents * width)
+        dense = is_written_faster(n_positions**2, width, depth)
+        dense = dense and n_cotangents * depth * width <= LARGER * numbers
     if dense:
         g = g.transpose(2, 3).reshape(n, n_cotangents * width, n_positions)
         shape = n * n_cotangents, width * depth
@@ -49,11 +54,6 @@ def _are_units(g):
     return bool((g == torch.eye(len(g[0]), dtype=g.dtype, device=g.device)).all())
 
 
-def is_dense_cheaper(n_positions, depth, width):
-    """Whether a sum of outer products takes fewer multiplications a pair when multiplied out."""
-    return depth * width <= n_positions**2 * (depth + width)
-
-
 def lookup_factor(index, g, n_rows, *, dense):
     """The factor of an embedding: ``index: (n, T)`` into a table of ``n_rows`` rows."""
     n_positions, width = g.shape[2:]
@@ -62,6 +62,12 @@ def lookup_factor(index, g, n_rows, *, dense):
         cheaper = n_rows * width <= n_positions**2 * (width + 1)
         dense = cheaper and n_rows <= 8 * n_positions  # a table's gradient is mostly zeros
     return factor.materialise() if dense else factor
+
+
+def tied_factor(layer, table):
+    """The factor of a matrix that is a layer's (`Positions`) and a table's (`Rows`)."""
+    a, g = layer.a.transpose(0, 1).contiguous(), _position_major(layer.g)
+    return Tied(a, g, table.index.T.contiguous(), _position_major(table.g), layer.g.shape[1])
 
 
 def _position_major(g):

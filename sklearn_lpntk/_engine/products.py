@@ -20,6 +20,11 @@ def _column_block(dtype):
     return COLUMN_BLOCK.get(dtype, OTHER_COLUMN_BLOCK)
 
 
+def sum_columns(dtype):
+    """Columns whose products are summed in the factors' own precision."""
+    return BLOCKS * _column_block(dtype)
+
+
 def padded(n_samples, n_cotangents, dtype):
     """The least number of samples, at least this one, of a product that is bit-stable."""
     if dtype == torch.float64:
@@ -30,21 +35,25 @@ def padded(n_samples, n_cotangents, dtype):
 
 def product(x, y):
     """``x @ y.T``, bit-stable in the choice of rows, accumulated in blocks of columns."""
-    n, m, step = len(x), len(y), _column_block(x.dtype)
-    same, x = y is x, _with_rows(x)
+    out = None
+    for columns in slices(x.shape[1], sum_columns(x.dtype)) or [slice(0)]:
+        left = x[:, columns]
+        part = _block_product(left, left if y is x else y[:, columns])
+        out = part if out is None else out.double().add_(part)
+    return out[: len(x), : len(y)]
+
+
+def _block_product(x, y):
+    """That of some columns, with rows appended: to all columns at once they might fill memory."""
+    step, same = _column_block(x.dtype), y is x
+    x = _with_rows(x)
     y = x if same else _with_rows(y)
     if x.shape[1] <= step:
-        return (x @ y.T)[:n, :m]
-    out = None
-    for start in range(0, x.shape[1], BLOCKS * step):
-        part = x.new_zeros(len(x), len(y))
-        for first in range(start, min(start + BLOCKS * step, x.shape[1]), step):
-            block = slice(first, first + step)
-            part.addmm_(x[:, block], y[:, block].T)
-        if out is None and start + BLOCKS * step >= x.shape[1]:
-            return part[:n, :m]
-        out = part.double() if out is None else out.add_(part)
-    return out[:n, :m]
+        return x @ y.T
+    out = x.new_zeros(len(x), len(y))
+    for left, right in zip(x.split(step, 1), y.split(step, 1)):
+        out.addmm_(left, right.T)
+    return out
 
 
 def _with_rows(x):
@@ -69,6 +78,18 @@ def even_slices(n, step, dtype):
     pieces = -(-n // step)
     bounds = [n // unit * k // pieces * unit for k in range(pieces)] + [n]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def summed(terms):
+    """The sum along the first axis, in an order that is the same for every entry.
+
+    What `torch.sum` does depends on where an entry lies in memory.
+    """
+    while len(terms) > 1:
+        half = len(terms) // 2
+        rest = terms[2 * half :]
+        terms = torch.cat([terms[:half] + terms[half : 2 * half], rest])
+    return terms[0]
 
 
 def position_gram(x, y):

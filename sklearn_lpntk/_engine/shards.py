@@ -10,10 +10,11 @@ import torch
 
 from .factors import Dense, Lookup, Outer, Unit
 from .features import Features, Spec
+from .tied import Tied
 
 MAGIC = b"lpntk-shard-2\n"
 ALIGNED = 64  # bytes
-KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup, Unit)}
+KINDS = {kind.__name__: kind for kind in (Dense, Outer, Lookup, Unit, Tied)}
 
 
 def pack(features):

@@ -85,6 +85,7 @@ ALLOWED = {
 ENGINE = [
     {"cotangents", "inputs", "names", "parameters", "plan", "products", "session", "task"},
     {"factors", "objectives", "samples"},
+    {"tied"},
     {"forms"},
     {"compositions", "features", "following", "rules"},
     {"autograd", "blocks", "picking", "shards", "sketch"},

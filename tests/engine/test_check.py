@@ -156,6 +156,7 @@ def test_what_is_written_out_and_what_stays_factored():
     forms = {name: {k: type(f).__name__ for k, f in run(name)[1].items()} for name in TRAPS}
     assert [*forms["lenet5"].values()] == ["Dense", "Dense", "Outer", "Outer", "Outer"]
     assert forms["large_vocabulary"] == {"embed.weight": "Lookup", "out.weight": "Outer"}
+    assert forms["language_model"] == {"embed.weight": "Tied", "mix.weight": "Outer"}
     assert forms["bag_of_words"]["embed.weight"] == "Dense"
 
 

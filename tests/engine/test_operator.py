@@ -24,12 +24,13 @@ def spec(n):
     return Spec(n, 1, 1, torch.float32, torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def operator():
+@pytest.fixture(scope="module", params=["lenet5", "language_model"])
+def operator(request):
     torch.manual_seed(0)
-    net, _, _ = TRAPS["lenet5"]()
-    X = torch.rand(N, 1, 28, 28)
-    return empirical_ntk(net.float(), X, torch.arange(N) % 10)
+    net, _, _ = TRAPS[request.param]()
+    images, texts = torch.rand(N, 1, 28, 28), torch.randint(100, (N, 8))
+    X, K = (images, 10) if request.param == "lenet5" else (texts, 3)
+    return empirical_ntk(net.float(), X, torch.arange(N) % K)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from .elementwise import Einsum, Elementwise, Expanded
 from .embedding import Embedding, EmbeddingBag
 from .linear import AddMM, Linear, MatMul
 from .normalisation import Normalisation
-from .terms import Entries, Matrices, Positions, Rows
+from .terms import Entries, Matrices, Positions, Rows, Shared
 
 FAMILIES = (
     Linear,
@@ -27,4 +27,4 @@ FAMILIES = (
 
 RULES = {name: rule for rule in FAMILIES for name in rule.names.split()}
 
-__all__ = ["FAMILIES", "RULES", "Entries", "Matrices", "Positions", "Rows"]
+__all__ = ["FAMILIES", "RULES", "Entries", "Matrices", "Positions", "Rows", "Shared"]

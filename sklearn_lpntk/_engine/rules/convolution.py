@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from ..forms import is_dense_cheaper
+from ..factors import is_written_faster
 from ..products import slices
 from ..samples import by_sample
 from .terms import Entries, Matrices, Positions, Use, arguments, gathered
@@ -42,7 +42,7 @@ class ConvolutionUse(Use):
         x = F.pad(x, self.padding)
         width, depth = g.shape[3], x.shape[2] * math.prod(self.kernel)
         n_positions = g.shape[2] * g.shape[4:].numel()
-        if is_dense_cheaper(n_positions, depth + with_bias, width):
+        if is_written_faster(n_positions**2, width, depth + with_bias):
             return self._multiplied(x, g, depth + with_bias, with_bias)
         return self._plain(x, g, with_bias)
 

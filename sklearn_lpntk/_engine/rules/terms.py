@@ -1,4 +1,4 @@
-"""What one call adds to the per-sample gradient of a weight, in one of four forms."""
+"""What one call adds to the per-sample gradient of a weight, in one of five forms."""
 
 from dataclasses import dataclass
 
@@ -56,6 +56,28 @@ class Rows:
         phi = self.g.new_zeros(n, R, *shape)
         index = self.index[:, None, :, None].expand_as(self.g)
         return Entries(phi.scatter_add_(2, index, self.g))
+
+
+@dataclass
+class Shared:
+    """Both of a table and of a layer that has it for its matrix, as in language models."""
+
+    layer: Positions
+    table: Rows
+
+    @property
+    def is_small(self):
+        """Whether the vectors take less memory than what they add up to."""
+        depth, numbers = (
+            self.layer.a.shape[2],
+            sum(t.g[0].numel() for t in (self.layer, self.table)),
+        )
+        R, width = self.layer.g.shape[1], self.layer.g.shape[3]
+        return numbers + self.layer.a[0].numel() < R * width * depth
+
+    def entries(self, shape):
+        """The same, written out in the weight's shape."""
+        return Entries(self.layer.entries(shape).phi + self.table.entries(shape).phi)
 
 
 @dataclass
