@@ -222,6 +222,7 @@ def language_model():
         embed=nn.Embedding(100, 64),
         mix=nn.Linear(64, 64),
     )
+    net.embed.weight.data.mul_(0.2)
     return net.double(), torch.randint(0, 100, (7, 8)), 3
 
 

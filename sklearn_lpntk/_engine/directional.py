@@ -5,6 +5,7 @@ the one that autograd knows: where a network cuts its graph, the derivative is c
 """
 
 import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache
 
@@ -106,10 +107,11 @@ class DirectionalDerivative:
             return True
         v = torch.randn(tangent.shape, generator=self._generator).to(tangent)
         gradient, _ = weighted_gradient(self.module, parameters, x, lambda logits: v)
-        pairs = [(gradient[key].double(), direction[key].double()) for key in direction]
-        found, expected = (v.double() * tangent).sum(), sum((g * t).sum() for g, t in pairs)
-        norms = [torch.stack([part.norm() for part in parts]).norm() for parts in zip(*pairs)]
-        rounding = 10 * torch.finfo(tangent.dtype).eps * norms[0] * norms[1]
+        products = torch.zeros(3, dtype=torch.float64, device=v.device)
+        for g, t in ((gradient.pop(key).double(), t.double()) for key, t in direction.items()):
+            products += torch.stack([(g * t).sum(), (g * g).sum(), (t * t).sum()])
+        found, expected = (v.double() * tangent).sum(), products[0]
+        rounding = 10 * torch.finfo(tangent.dtype).eps * products[1:].prod().sqrt()
         allowed = TOLERANCE[tangent.dtype] * v.norm() * tangent.norm() + rounding
         return bool((found - expected).abs() <= allowed)
 
@@ -172,3 +174,42 @@ def _requiring_grad(parameters):
             if key in hooks:
                 p._backward_hooks = hooks[key]
             p.requires_grad_(False)
+
+
+def as_direction(module, parameter_change):
+    """A change of parameters, as tensors like those that it names."""
+    if not isinstance(parameter_change, Mapping) or not parameter_change:
+        raise ValueError(
+            "parameter_change must be a dict of parameter name to change; got "
+            f"{type(parameter_change).__name__} {parameter_change!r:.60}."
+        )
+    parameters, direction = dict(module.named_parameters(remove_duplicate=False)), {}
+    prefixes = "_orig_mod.", "module."  # of torch.compile and DataParallel
+    for prefix in prefixes:
+        if not any(name in parameters for name in parameter_change):
+            parameter_change = {k.removeprefix(prefix): v for k, v in parameter_change.items()}
+    unknown = [name for name in parameter_change if name not in parameters]
+    if unknown:
+        raise ValueError(
+            f"parameter_change names {unknown[:5]}, which are no parameters of the network; it has "
+            f"{list(parameters)}."
+        )
+    canonical = {id(p): name for name, p in module.named_parameters()}
+    for name, change in parameter_change.items():
+        direction[canonical[id(parameters[name])]] = _as_change(name, change, parameters[name])
+    return direction
+
+
+def _as_change(name, change, parameter):
+    try:
+        change = torch.as_tensor(change).detach().to(parameter)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"parameter_change[{name!r}] must be a tensor or a numeric array; got {change!r:.60}."
+        ) from error
+    if change.shape != parameter.shape or not torch.isfinite(change).all():
+        raise ValueError(
+            f"parameter_change[{name!r}] must be finite and of shape {tuple(parameter.shape)}; got "
+            f"shape {tuple(change.shape)}."
+        )
+    return change

@@ -292,6 +292,17 @@ def _leading(operation, out):
     return where if where.axis < x.ndim - kept() else None
 
 
+@follows("cross_entropy nll_loss", several=True)
+def _loss(operation, out):
+    """Losses of rows: classes lie along the second axis, and nothing is added up."""
+    scores, target = (operation.get(*which) for which in ((0, "input"), (1, "target")))
+    pairs = _labelled(operation, (scores, target))
+    alike = len({where for _, where in pairs}) == 1 and pairs[0][1].axis == 0
+    apart = operation.get(6, "reduction") == "none" and scores.ndim > 1
+    older = [operation.get(3, "size_average"), operation.get(5, "reduce")]
+    return pairs[0][1] if alike and apart and older == [None, None] else None
+
+
 @follows("prelu")
 def _by_channel(operation, out):
     return operation.label_of(operation.args[0])

@@ -55,7 +55,7 @@ CORE = (
     conv_transpose1d conv_transpose2d conv_transpose3d max_pool1d max_pool2d max_pool3d avg_pool1d
     avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate embedding_bag
-    __getitem__ any all max min cpu cuda """
+    __getitem__ any all max min cpu cuda gather cross_entropy nll_loss """
 )
 # torch's own take their arguments in another order than those of torch.nn.functional
 _OTHER_ORDER = {"embedding", "embedding_bag", "batch_norm", "instance_norm"}

@@ -1,4 +1,4 @@
-"""The factor of a matrix that is both an embedding and a layer: one sum of two, never written out."""
+"""The factor of a matrix that is an embedding and a layer: two sums, never written out."""
 
 from .factors import Dense, Lookup, Outer, pair_slices
 from .products import position_gram, scaled, summed

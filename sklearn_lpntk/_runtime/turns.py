@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
-# what a stand-in of a module notes down: the module, and the net whose infer it is called by
-ORIGINAL, INFERRING = "_original_of_this_view", "_net_of_this_view"
+# what a view of a module notes down: the module, what it is called by, and how that was made
+ORIGINAL, CALLED, MADE = "_original_of_this_view", "_call_of_this_view", "_maker_of_this_view"
 
 
 class _Turns:

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from skorch import NeuralNet, NeuralNetClassifier
 
 from .libraries import is_at_its_name, is_library, version_of
-from .turns import INFERRING
+from .turns import CALLED
 
 # a subclass of one of these may have attributes beside its content
 EXTENDED = str, bytes, int, float, list, tuple, dict, set, frozenset, np.ndarray, torch.Tensor
@@ -254,8 +254,8 @@ def _(value):
 
 @content_of.register(torch.nn.Module)
 def _(value):
-    if INFERRING in vars(value):  # it computes what that net does
-        return [vars(value)[INFERRING]]
+    if CALLED in vars(value):  # it computes what that does
+        return [vars(value)[CALLED]]
     parameters = dict(value.named_parameters(remove_duplicate=False))
     buffers = dict(value.named_buffers(remove_duplicate=False))
     untied = [name for name, _ in value.named_parameters()]  # of tied ones the first alone

@@ -5,8 +5,6 @@ and what its own ``infer`` calls is followed; where its logits are other ones al
 refused by the name of what does it.
 """
 
-import copy
-
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -18,7 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from .._engine.inputs import checked_forward, logits_in, mapped, n_rows, to_batch
 from .._engine.session import borrowed
-from .._runtime.turns import INFERRING, ORIGINAL
+from .._runtime.views import viewed
 from .._samples.datasets import Items, is_dataset, opened
 from .._samples.inputs import as_inputs, has_parts
 from .nets import is_skorch_net, require_logits, unfrozen, unwrapped
@@ -60,7 +58,7 @@ class Network:
         own = _is_own(self._net, "infer")
         if own:
             _require_one_module(self._net)
-        self.module = inferring(self._net, module) if own else module
+        self.module = viewed(module, Inferring, self._net) if own else module
         self._is_proved = not any(_is_own(self._net, name) for name in CALLING)
 
     def inputs(self, X, name="X"):
@@ -193,30 +191,12 @@ def _require_one_module(net):
 # -- a net's own infer ----------------------------------------------------------------------
 
 
-def inferring(net, module):
-    """The module in a form that is called as the net's ``infer`` calls it.
+class Inferring:
+    """A module called as a net's ``infer`` calls it."""
 
-    It shares all that the module has, so that names and parameters are the same.
-    """
-    view, inner = copy.copy(module), copy.copy(module)
-    inner.training = False
-    for hooks in [name for name in vars(view) if "_hooks" in name]:
-        vars(view)[hooks] = type(vars(view)[hooks])()  # they run inside
-    with_inner = object.__new__(type(net))
-    vars(with_inner).update(vars(net), module_=inner)
-    vars(view).update({ORIGINAL: vars(module).get(ORIGINAL, module), INFERRING: with_inner})
-    view.__class__ = type("Inferring", (_Inferring, type(module)), {})
-    return view
+    def __init__(self, module, net):
+        self.net = object.__new__(type(net))
+        vars(self.net).update(vars(net), module_=module)
 
-
-class _Inferring:
-    """What stands in front of the module's class. Copies and pickles are made anew."""
-
-    def forward(self, *args, **kwargs):
-        return vars(self)[INFERRING].infer(kwargs or (list(args) if len(args) > 1 else args[0]))
-
-    def __deepcopy__(self, memo):
-        return inferring(vars(self)[INFERRING], copy.deepcopy(vars(self)[ORIGINAL], memo))
-
-    def __reduce__(self):
-        return inferring, (vars(self)[INFERRING], vars(self)[ORIGINAL])
+    def __call__(self, *args, **kwargs):
+        return self.net.infer(kwargs or (list(args) if len(args) > 1 else args[0]))

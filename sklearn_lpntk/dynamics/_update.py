@@ -1,6 +1,5 @@
 """One step of training and what it does to other samples, to first order."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from scipy.special import expit, softmax
 
 from .._engine.cotangents import find_cotangent
-from .._engine.directional import DirectionalDerivative, mean_gradient
+from .._engine.directional import DirectionalDerivative, as_direction, mean_gradient
 from .._engine.evaluate import all_logits, batches_of, require_sane
 from .._engine.parameters import accepted, select_parameters
 from .._engine.session import borrowed
@@ -143,7 +142,7 @@ def predict_update(
         raise ValueError(f"method must be 'jvp' or 'ntk'; got {method!r}.")
     if parameter_change is not None:
         _require_change_only(X_update, y_update, learning_rate, method)
-        return _along(module, _as_direction(module, parameter_change), X_probe)
+        return _along(module, as_direction(module, parameter_change), X_probe)
     require_learning_rate(learning_rate)
     if X_update is None:
         raise ValueError("X_update is needed, or parameter_change= in place of it; got None.")
@@ -217,42 +216,3 @@ def _require_change_only(X_update, y_update, learning_rate, method):
             "parameter_change= takes the place of the step: pass None for X_update, y_update and "
             f"learning_rate, and method='jvp'; got {surplus or f'method={method!r}'}."
         )
-
-
-def _as_direction(module, parameter_change):
-    """The change as tensors like the parameters that it names."""
-    if not isinstance(parameter_change, Mapping) or not parameter_change:
-        raise ValueError(
-            "parameter_change must be a dict of parameter name to change; got "
-            f"{type(parameter_change).__name__} {parameter_change!r:.60}."
-        )
-    parameters, direction = dict(module.named_parameters(remove_duplicate=False)), {}
-    prefixes = "_orig_mod.", "module."  # of torch.compile and DataParallel
-    for prefix in prefixes:
-        if not any(name in parameters for name in parameter_change):
-            parameter_change = {k.removeprefix(prefix): v for k, v in parameter_change.items()}
-    unknown = [name for name in parameter_change if name not in parameters]
-    if unknown:
-        raise ValueError(
-            f"parameter_change names {unknown[:5]}, which are no parameters of the network; it has "
-            f"{list(parameters)}."
-        )
-    canonical = {id(p): name for name, p in module.named_parameters()}
-    for name, change in parameter_change.items():
-        direction[canonical[id(parameters[name])]] = _as_change(name, change, parameters[name])
-    return direction
-
-
-def _as_change(name, change, parameter):
-    try:
-        change = torch.as_tensor(change).detach().to(parameter)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"parameter_change[{name!r}] must be a tensor or a numeric array; got {change!r:.60}."
-        ) from error
-    if change.shape != parameter.shape or not torch.isfinite(change).all():
-        raise ValueError(
-            f"parameter_change[{name!r}] must be finite and of shape {tuple(parameter.shape)}; got "
-            f"shape {tuple(change.shape)}."
-        )
-    return change

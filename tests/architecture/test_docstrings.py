@@ -7,7 +7,8 @@ import re
 import pytest
 
 validate = pytest.importorskip("numpydoc.validate").validate
-MODULES = ("", ".kernels", ".dynamics", ".infinite", ".inspection", ".cluster", ".datasets")
+PARTS = "kernels dynamics infinite inspection cluster datasets language"
+MODULES = "", *(f".{part}" for part in PARTS.split())
 # named tuples, whose fields are described as attributes
 RESULTS = {"ForgettingPrediction", "UpdatePrediction", "ClassEntanglement", "LabelSchemes"}
 

@@ -44,6 +44,7 @@ ALLOWED = {
         "linearized",
     },
     "_transformer": {"_runtime", "_samples", "_skorch", "_features"},
+    "language": {"_runtime", "_engine", "_skorch.nets", "_features", "_operator"},
     "pruning": {
         "_runtime",
         "_engine",
@@ -102,6 +103,7 @@ INSIDE = {
         "locks": {"files"},
         "names": {"libraries"},
         "values": {"libraries", "turns"},
+        "views": {"turns"},
         "code": {"libraries", "names", "values"},
         "fingerprint": {"code", "turns", "values"},
         "entries": {"files"},

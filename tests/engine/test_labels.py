@@ -41,6 +41,10 @@ UNARY = {
     "turned": lambda x: x.T,
     "tiled": lambda x: x.tile(2, 1),
     "renorm": lambda x: x.renorm(2, 0, 0.1),
+    "gather": lambda x: x.gather(-1, torch.zeros_like(x[..., :1]).long()),
+    **{f"{loss.__name__} {r}": lambda x, loss=loss, r=r: loss(
+        x, torch.zeros_like(x[:, 0]).long(), reduction=r) for r in ("none", "mean")
+       for loss in (F.cross_entropy, F.nll_loss)},
     "square": lambda x: x @ x,
     "added square": lambda x: torch.addmm(x, x, x),
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x),

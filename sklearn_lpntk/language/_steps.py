@@ -1,0 +1,310 @@
+"""What a step on some tokens does to others, to first order."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.utils import Bunch
+
+from .._engine.directional import DirectionalDerivative, as_direction, weighted_gradient
+from .._engine.evaluate import batches_of
+from .._engine.parameters import select_parameters
+from .._engine.session import borrowed
+from .._runtime.progress import report
+from ._batches import as_batch, columns, labelled
+from ._causal import Causal
+from ._objectives import find_objective, log_proba
+
+KEPT_BYTES = 2**28  # of gradients that are kept side by side
+
+
+def token_influence(model, observed, update, *, objective="sft", reference=None, parameters=None):
+    """What a step on the loss of one token changes at every other token, to first order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model, as in :func:`sequence_kernel`.
+    observed : batch
+        Sequences whose M labelled tokens are watched, as in :func:`sequence_kernel`.
+    update : batch
+        Sequences of whose L labelled tokens one is learnt.
+    objective : {"sft", "dpo"}, DPO or callable, default="sft"
+        The loss of a token of ``update``, as in :func:`sequence_kernel`.
+    reference : nn.Module or array of shape (n, T), default=None
+        For ``"dpo"``, as in :func:`sequence_kernel`.
+    parameters : str, sequence of str or callable, default=None
+        Which trainable parameters the step changes. None means all.
+
+    Returns
+    -------
+    influence : Bunch
+        ``matrix`` : ndarray of shape (M, L)
+            ``matrix[m, l]`` is the change of log pi(y_m) (nats) by a step of rate 1 on the loss
+            of token l.
+        ``log_proba`` : ndarray of shape (M,)
+            log pi(y_m) before the step.
+        ``tokens`` : Bunch
+            ``observed`` and ``update``: ids of the tokens, of shape (M,) and (L,);
+            ``observed_positions`` and ``update_positions``: (sequence, position) of each, of shape
+            (M, 2) and (L, 2). Tokens are sequence-major.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sequence_kernel`.
+
+    See Also
+    --------
+    predict_log_proba : What one step on all tokens does.
+    sklearn_lpntk.inspection.TokenInfluenceDisplay : The matrix as a heat map.
+
+    Notes
+    -----
+    One backward pass and one Jacobian-vector product for each token on one side, with memory for
+    two gradients. Of a small model, one backward pass for each token on both sides.
+
+    References
+    ----------
+    .. [1] Ren and Sutherland, "Learning Dynamics of LLM Finetuning". arXiv:2407.10490
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_lpntk.language import token_influence
+    >>> class Bigram(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.embed, self.head = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9)
+    ...     def forward(self, input_ids):
+    ...         return self.head(self.embed(input_ids))
+    >>> influence = token_influence(Bigram(), {"input_ids": [[1, 2, 3]]}, {"input_ids": [[1, 2]]})
+    >>> influence.matrix.shape
+    (2, 1)
+    >>> bool(influence.matrix[0, 0] > 0)  # what is learnt becomes likelier
+    True
+    """
+    observed, update = as_batch(observed, "observed"), as_batch(update, "update")
+    causal = Causal(model, {"observed": observed, "update": update})
+    objective = find_objective(objective)
+    update = objective.prepared(causal, update, reference)
+    watched = _Side(causal, log_proba, observed, parameters)
+    learnt = _Side(causal, objective, update, parameters)
+    return Bunch(
+        matrix=-_products(watched, learnt),
+        log_proba=causal.log_proba(observed)[watched.mask].cpu().numpy(),
+        tokens=_tokens(observed=observed, update=update),
+    )
+
+
+def predict_log_proba(
+    model,
+    probes,
+    update=None,
+    *,
+    objective="sft",
+    learning_rate=None,
+    parameter_change=None,
+    reference=None,
+    parameters=None,
+):
+    """Change of the log-probability of answers by a step, before it is taken.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A causal language model, as in :func:`sequence_kernel`.
+    probes : batch
+        The answers that are watched: their labelled tokens.
+    update : batch, default=None
+        The step's batch: it is on the mean loss of its labelled tokens, as transformers computes
+        it; with ``"dpo"``, on that of its pairs.
+    objective : {"sft", "dpo"}, DPO or callable, default="sft"
+        As in :func:`sequence_kernel`.
+    learning_rate : float, default=None
+        Of plain gradient descent, above 0.
+    parameter_change : dict of str to tensor, default=None
+        The change of each named parameter, in place of ``update`` and ``learning_rate``: what an
+        optimiser with momentum, or Adam, really did.
+    reference : nn.Module or array of shape (n, T), default=None
+        For ``"dpo"``, as in :func:`sequence_kernel`.
+    parameters : str, sequence of str or callable, default=None
+        Which trainable parameters the step changes. None means all.
+
+    Returns
+    -------
+    prediction : Bunch
+        ``delta_log_proba`` : ndarray of shape (n, T)
+            Change of each token's log-probability (nats), to first order; aligned with the labels,
+            NaN where there is none.
+        ``log_proba`` : ndarray of shape (n, T)
+            Before the step.
+        ``delta_response`` : ndarray of shape (n,)
+            The sum over an answer's tokens.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sequence_kernel`; and if the learning rate is not above 0, or a parameter change
+        names no parameter or has another shape.
+
+    See Also
+    --------
+    token_influence : What each token of the step contributes.
+    sklearn_lpntk.dynamics.predict_update : The same for classifiers.
+
+    Notes
+    -----
+    One backward pass and one Jacobian-vector product. What is left out is of the order of
+    ``learning_rate ** 2``.
+
+    References
+    ----------
+    .. [1] Ren and Sutherland, "Learning Dynamics of LLM Finetuning", Proposition 1.
+       arXiv:2407.10490
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_lpntk.language import predict_log_proba
+    >>> class Bigram(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.embed, self.head = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9)
+    ...     def forward(self, input_ids):
+    ...         return self.head(self.embed(input_ids))
+    >>> step = {"input_ids": [[1, 2, 3]]}
+    >>> prediction = predict_log_proba(Bigram(), step, step, learning_rate=0.1)
+    >>> bool(prediction.delta_response[0] > 0)
+    True
+    """
+    _require_one_step(update, learning_rate, parameter_change)
+    probes = as_batch(probes, "probes")
+    batches = {"probes": probes}
+    if update is not None:
+        batches["update"] = update = as_batch(update, "update")
+    causal, objective = Causal(model, batches), find_objective(objective)
+    watched = _Side(causal, log_proba, probes, parameters)
+    if update is None:
+        direction = as_direction(causal.module, parameter_change)
+    else:
+        update = objective.prepared(causal, update, reference)
+        gradient = _Side(causal, objective, update, parameters).gradient()
+        rate = learning_rate / objective.size(update)
+        direction = {name: g.mul_(-rate) for name, g in gradient.items()}
+    delta = _laid_out(watched.along(direction), watched.mask)
+    before = _laid_out(causal.log_proba(probes)[watched.mask].cpu().numpy(), watched.mask)
+    return Bunch(delta_log_proba=delta, log_proba=before, delta_response=np.nansum(delta, axis=1))
+
+
+def _products(left, right):
+    """Inner products of the gradients of all tokens of two sides, (n_left, n_right).
+
+    Those of the side with fewer tokens are kept where they are small; else each is a direction in
+    which the other side is differentiated, at the price of a gradient for each of its sequences.
+    """
+    one, other = sorted([left, right], key=lambda side: side.n_tokens)
+    if one.n_tokens * one.n_parameters * 8 <= KEPT_BYTES:
+        kept = torch.stack([_flat(g) for g in one.gradients()])
+        found = np.stack([(kept @ _flat(g)).cpu().numpy() for g in other.gradients()], 1)
+    else:
+        if other.n_tokens * (1 + one.n) < one.n_tokens * (1 + other.n):
+            one, other = other, one
+        found = np.stack([other.along(g) for g in one.gradients()])
+    return found if one is left else found.T
+
+
+def _flat(gradient):
+    return torch.cat([g.flatten().double() for g in gradient.values()])
+
+
+class _Side:
+    """Sequences with a scalar for each labelled token.
+
+    Attributes
+    ----------
+    n, n_tokens, n_parameters : int
+        Numbers of sequences, of labelled tokens, and of what the gradients are made of.
+    mask : tensor of shape (n, T)
+        Where tokens are labelled.
+    """
+
+    def __init__(self, causal, scalars, batch, parameters):
+        self._view, self._batch = causal.view(scalars), columns(batch)
+        self._names = select_parameters(self._view, parameters)
+        self._rows = causal.rows_of_a_batch(batch)
+        self._derivative = DirectionalDerivative(self._view)
+        self.mask = labelled(batch)
+        self.n, self.n_tokens = len(self.mask), int(self.mask.sum())
+        self.n_parameters = sum(p.numel() for p in self._parameters.values())
+
+    def gradient(self):
+        """The gradient of the sum of all scalars, by name of the parameter."""
+        total = {}
+        with borrowed(self._view):
+            for _, x in batches_of(self._view, self._batch, self._rows):
+                gradient, _ = weighted_gradient(self._view, self._parameters, x, torch.ones_like)
+                for name, g in gradient.items():
+                    total[name] = total[name].add_(g) if name in total else g
+        return total
+
+    def gradients(self):
+        """The gradients of the scalars, one labelled token after the other."""
+        for done, (row, position) in enumerate(self.mask.nonzero().tolist(), 1):
+            own = {key: value[row : row + 1] for key, value in self._batch.items()}
+            with borrowed(self._view):
+                ((_, x),) = batches_of(self._view, own, 1)
+                one = partial(_unit, position=position)
+                gradient, _ = weighted_gradient(self._view, self._parameters, x, one)
+            yield gradient
+            report(done, self.n_tokens, "tokens")
+
+    def along(self, direction):
+        """Derivatives of the labelled tokens' scalars along a direction: (n_tokens,)."""
+        found = []
+        with borrowed(self._view):
+            for _, x in batches_of(self._view, self._batch, self._rows):
+                found.append(self._derivative(x, direction)[1].detach())
+        return torch.cat(found)[self.mask.to(found[0].device)].cpu().numpy()
+
+    @property
+    def _parameters(self):
+        parameters = dict(self._view.named_parameters())
+        return {name: parameters[name] for name in self._names}
+
+
+def _unit(scalars, position):
+    out = torch.zeros_like(scalars)
+    out[:, position] = 1
+    return out
+
+
+def _tokens(**batches):
+    found = Bunch()
+    for name, batch in batches.items():
+        mask = labelled(batch)
+        found[name] = batch["labels"][mask].cpu().numpy()
+        found[f"{name}_positions"] = mask.nonzero().cpu().numpy()
+    return found
+
+
+def _laid_out(values, mask):
+    out = np.full(tuple(mask.shape), np.nan, dtype=values.dtype)
+    out[mask.cpu().numpy()] = values
+    return out
+
+
+def _require_one_step(update, learning_rate, parameter_change):
+    given = {"update": update, "learning_rate": learning_rate}
+    if parameter_change is not None:
+        surplus = [name for name, value in given.items() if value is not None]
+        if surplus:
+            raise ValueError(
+                "parameter_change= takes the place of the step: pass None for update and "
+                f"learning_rate; got {surplus}."
+            )
+        return
+    if update is None:
+        raise ValueError("update is needed, or parameter_change= in place of it; got None.")
+    if learning_rate is None or not learning_rate > 0:
+        raise ValueError(f"learning_rate must be a number above 0; got {learning_rate!r}.")
