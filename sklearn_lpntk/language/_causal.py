@@ -116,19 +116,19 @@ class Causal:
 
 
 def _refuse_quantised(model):
-    quantised = getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None)
-    for name, child in model.named_modules():
-        own = type(child).__module__
-        if own.startswith(("torch.ao.nn.quantized", "bitsandbytes")):
-            quantised = f"its layer {name!r} is a {type(child).__name__}"
-    for name, p in model.named_parameters():
-        if not p.is_floating_point():
-            quantised = f"its parameter {name!r} is {p.dtype}"
-    if quantised:
-        why = f" ({quantised})" if isinstance(quantised, str) else ""
+    found = [
+        f"its layer {name!r} is a {type(child).__name__}"
+        for name, child in model.named_modules()
+        if type(child).__module__.startswith(("torch.ao.nn.quantized", "bitsandbytes"))
+    ]
+    integers = [(name, p) for name, p in model.named_parameters() if not p.is_floating_point()]
+    found += [f"its parameter {name!r} is {p.dtype}" for name, p in integers]
+    if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None) is not None:
+        found.append("its is_quantized or hf_quantizer says so")
+    if found:
         raise ValueError(
-            f"The model is quantised{why}: its gradients are not those of its weights. Load it in "
-            "float32, or call its dequantize()."
+            f"The model is quantised ({found[0]}): its gradients are not those of its weights. Load "
+            "it in float32, or call its dequantize()."
         )
 
 
@@ -197,7 +197,7 @@ def _tried(model, batch):
             "(transformers: AutoModelForCausalLM)."
         )
     before, changed = logits[0, :-1], logits[1, :-1]
-    if before.numel() and (before - changed).abs().max() > 1e-3 * before.abs().max().clamp(min=1):
+    if before.numel() and (before - changed).abs().max() > 1e-4 * before.abs().max():
         raise ValueError(
             f"The logits of {type(model).__name__} depend on later tokens (an encoder?); the model "
             "must predict each token from those before it (transformers: AutoModelForCausalLM)."
