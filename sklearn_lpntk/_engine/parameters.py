@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from .._runtime.turns import exclusive
+from .._runtime.views import drop_wrapper
 
 # of the self-check, relative to the norm of the whole gradient; also the precisions allowed
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -137,7 +138,10 @@ def _in_single_precision(module):
         stacklevel=4,
     )
     with exclusive(module):
-        return copy.deepcopy(module).float()
+        module = copy.deepcopy(module).float()
+    for child in module.modules():
+        drop_wrapper(child)
+    return module
 
 
 def _refuse_parameter(name, p):

@@ -1,6 +1,7 @@
 """Modules in another form: with the names and parameters of the one they stand for."""
 
 import copy
+import inspect
 
 from .turns import CALLED, MADE, ORIGINAL
 
@@ -13,12 +14,25 @@ def viewed(module, make, *given):
     """
     view, inner = copy.copy(module), copy.copy(module)
     inner.training = False
+    vars(view).pop("forward", None)
+    drop_wrapper(inner)
     for hooks in [name for name in vars(view) if "_hooks" in name]:
         vars(view)[hooks] = type(vars(view)[hooks])()  # they run inside
     original = vars(module).get(ORIGINAL, module)
     vars(view).update({ORIGINAL: original, MADE: (make, given), CALLED: make(inner, *given)})
     view.__class__ = type("View", (_View, type(module)), {})
     return view
+
+
+def drop_wrapper(module):
+    """Call a copy of a module as its class does, where a trainer has wrapped that.
+
+    What wraps it (for mixed precision, a fused loss) would call the module that was copied.
+    """
+    own = vars(module).get("forward")
+    own = getattr(own, "__func__", own)
+    if own is not None and inspect.unwrap(own) is inspect.unwrap(type(module).forward):
+        del vars(module)["forward"]
 
 
 class _View:

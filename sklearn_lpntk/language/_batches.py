@@ -139,3 +139,12 @@ def columns(batch):
     """What of a batch has a row for each sequence."""
     n = len(batch["input_ids"])
     return {key: value for key, value in batch.items() if value.ndim and len(value) == n}
+
+
+def as_rows(batch):
+    """The sequences of a batch, one mapping each, without their padding."""
+    rows = []
+    for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"]):
+        kept = mask.bool()
+        rows.append({"input_ids": ids[kept].cpu(), "labels": labels[kept].cpu()})
+    return rows

@@ -42,6 +42,10 @@ def logits_of(model, batch):
     return logits_in(model(batch["input_ids"], **given))
 
 
+def _likeliest(logits, batch):
+    return torch.nn.functional.pad(logits[:, :-1].argmax(2), (1, 0))
+
+
 class Causal:
     """A causal language model that was tried on batches (dict of name -> batch).
 
@@ -86,6 +90,13 @@ class Causal:
             found = [checked_forward(view, x) for _, x in batches_of(view, columns(batch), rows)]
         return torch.cat(found)
 
+    def likeliest(self, batch):
+        """The likeliest token at each position given those before it, (n, T); the first is 0."""
+        view, rows = self.view(_likeliest), self.rows_of_a_batch(batch)
+        with borrowed(view), torch.no_grad():
+            found = [view(**x) for _, x in batches_of(view, columns(batch), rows)]
+        return torch.cat(found)
+
     def reference_log_proba(self, reference, batch):
         """The same by a reference model, which must know the same tokens."""
         try:
@@ -127,8 +138,8 @@ def _refuse_quantised(model):
         found.append("its is_quantized or hf_quantizer says so")
     if found:
         raise ValueError(
-            f"The model is quantised ({found[0]}): its gradients are not those of its weights. Load "
-            "it in float32, or call its dequantize()."
+            f"The model is quantised ({found[0]}): its gradients are not those of its weights. "
+            "Load it in float32, or call its dequantize()."
         )
 
 
