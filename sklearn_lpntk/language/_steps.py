@@ -1,19 +1,14 @@
 """What a step on some tokens does to others, to first order."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from .._engine.directional import DirectionalDerivative, as_direction, weighted_gradient
-from .._engine.evaluate import batches_of
-from .._engine.parameters import select_parameters
-from .._engine.session import borrowed
-from .._runtime.progress import report
-from ._batches import as_batch, columns, labelled
+from .._engine.directional import as_direction
+from ._batches import as_batch, labelled
 from ._causal import Causal
 from ._objectives import find_objective, log_proba
+from ._sides import Scalars, Side
 
 KEPT_BYTES = 2**28  # of gradients that are kept side by side
 
@@ -88,8 +83,8 @@ def token_influence(model, observed, update, *, objective="sft", reference=None,
     causal = Causal(model, {"observed": observed, "update": update})
     objective = find_objective(objective)
     update = objective.prepared(causal, update, reference)
-    watched = _Side(causal, log_proba, observed, parameters)
-    learnt = _Side(causal, objective, update, parameters)
+    watched = Side(Scalars(causal, log_proba, parameters), observed)
+    learnt = Side(Scalars(causal, objective, parameters), update)
     return Bunch(
         matrix=-_products(watched, learnt),
         log_proba=causal.log_proba(observed)[watched.mask].cpu().numpy(),
@@ -184,12 +179,12 @@ def predict_log_proba(
     if update is not None:
         batches["update"] = update = as_batch(update, "update")
     causal, objective = Causal(model, batches), find_objective(objective)
-    watched = _Side(causal, log_proba, probes, parameters)
+    watched = Side(Scalars(causal, log_proba, parameters), probes)
     if update is None:
         direction = as_direction(causal.module, parameter_change)
     else:
         update = objective.prepared(causal, update, reference)
-        gradient = _Side(causal, objective, update, parameters).gradient()
+        gradient = Side(Scalars(causal, objective, parameters), update).gradient()
         rate = learning_rate / objective.size(update)
         direction = {name: g.mul_(-rate) for name, g in gradient.items()}
     delta = _laid_out(watched.along(direction), watched.mask)
@@ -204,7 +199,7 @@ def _products(left, right):
     which the other side is differentiated, at the price of a gradient for each of its sequences.
     """
     one, other = sorted([left, right], key=lambda side: side.n_tokens)
-    if one.n_tokens * one.n_parameters * 8 <= KEPT_BYTES:
+    if one.n_tokens * one.scalars.n_parameters * 8 <= KEPT_BYTES:
         kept = torch.stack([_flat(g) for g in one.gradients()])
         found = np.stack([(kept @ _flat(g)).cpu().numpy() for g in other.gradients()], 1)
     else:
@@ -216,67 +211,6 @@ def _products(left, right):
 
 def _flat(gradient):
     return torch.cat([g.flatten().double() for g in gradient.values()])
-
-
-class _Side:
-    """Sequences with a scalar for each labelled token.
-
-    Attributes
-    ----------
-    n, n_tokens, n_parameters : int
-        Numbers of sequences, of labelled tokens, and of what the gradients are made of.
-    mask : tensor of shape (n, T)
-        Where tokens are labelled.
-    """
-
-    def __init__(self, causal, scalars, batch, parameters):
-        self._view, self._batch = causal.view(scalars), columns(batch)
-        self._names = select_parameters(self._view, parameters)
-        self._rows = causal.rows_of_a_batch(batch)
-        self._derivative = DirectionalDerivative(self._view)
-        self.mask = labelled(batch)
-        self.n, self.n_tokens = len(self.mask), int(self.mask.sum())
-        self.n_parameters = sum(p.numel() for p in self._parameters.values())
-
-    def gradient(self):
-        """The gradient of the sum of all scalars, by name of the parameter."""
-        total = {}
-        with borrowed(self._view):
-            for _, x in batches_of(self._view, self._batch, self._rows):
-                gradient, _ = weighted_gradient(self._view, self._parameters, x, torch.ones_like)
-                for name, g in gradient.items():
-                    total[name] = total[name].add_(g) if name in total else g
-        return total
-
-    def gradients(self):
-        """The gradients of the scalars, one labelled token after the other."""
-        for done, (row, position) in enumerate(self.mask.nonzero().tolist(), 1):
-            own = {key: value[row : row + 1] for key, value in self._batch.items()}
-            with borrowed(self._view):
-                ((_, x),) = batches_of(self._view, own, 1)
-                one = partial(_unit, position=position)
-                gradient, _ = weighted_gradient(self._view, self._parameters, x, one)
-            yield gradient
-            report(done, self.n_tokens, "tokens")
-
-    def along(self, direction):
-        """Derivatives of the labelled tokens' scalars along a direction: (n_tokens,)."""
-        found = []
-        with borrowed(self._view):
-            for _, x in batches_of(self._view, self._batch, self._rows):
-                found.append(self._derivative(x, direction)[1].detach())
-        return torch.cat(found)[self.mask.to(found[0].device)].cpu().numpy()
-
-    @property
-    def _parameters(self):
-        parameters = dict(self._view.named_parameters())
-        return {name: parameters[name] for name in self._names}
-
-
-def _unit(scalars, position):
-    out = torch.zeros_like(scalars)
-    out[:, position] = 1
-    return out
 
 
 def _tokens(**batches):

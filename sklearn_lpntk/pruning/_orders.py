@@ -60,7 +60,8 @@ def herding_order(rows):
     return order
 
 
-def _cover(rows):
+def coverage_order(rows):
+    """Farthest point traversal from the most central one."""
     return farthest_point_order([int(np.argmax(rows.mean()))], rows.row, len(rows))
 
 
@@ -70,7 +71,7 @@ def coverage(samples):
 
 
 def _cover_cosine(operator, members):
-    return members[_cover(CosineRows(operator.restricted(members)))]
+    return members[coverage_order(CosineRows(operator.restricted(members)))]
 
 
 def clean_herding(samples):
@@ -114,7 +115,7 @@ def k_center(samples):
 
 
 def _cover_vectors(similarity, Z, members):
-    return members[_cover(similarity(Z[members]))]
+    return members[coverage_order(similarity(Z[members]))]
 
 
 def k_center_input(samples):

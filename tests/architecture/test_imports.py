@@ -45,7 +45,7 @@ ALLOWED = {
         "linearized",
     },
     "_transformer": {"_runtime", "_samples", "_skorch", "_features"},
-    "language": {"_runtime", "_engine", "_skorch.nets", "_features", "_operator"},
+    "language": {"_runtime", "_engine", "_skorch.nets", "_features", "_operator", "pruning"},
     "pruning": {
         "_runtime",
         "_engine",

@@ -1,0 +1,90 @@
+"""Sequences whose tokens have scalars: gradients of these, and derivatives along a direction."""
+
+from functools import partial
+
+import torch
+
+from .._engine.directional import DirectionalDerivative, weighted_gradient
+from .._engine.evaluate import batches_of
+from .._engine.parameters import select_parameters
+from .._engine.session import borrowed
+from .._runtime.progress import report
+from ._batches import columns, labelled
+
+
+class Scalars:
+    """What a model gives for each token, as a function of some of its parameters.
+
+    Attributes
+    ----------
+    view : nn.Module
+        From batches to scalars (n, T).
+    derivative : DirectionalDerivative
+    n_parameters : int
+    """
+
+    def __init__(self, causal, scalars, parameters=None):
+        self.causal, self.view = causal, causal.view(scalars)
+        self._names = select_parameters(self.view, parameters)
+        self.derivative = DirectionalDerivative(self.view)
+        self.n_parameters = sum(p.numel() for p in self.parameters.values())
+
+    @property
+    def parameters(self):
+        """The parameters that count, by name."""
+        parameters = dict(self.view.named_parameters())
+        return {name: parameters[name] for name in self._names}
+
+
+class Side:
+    """The labelled tokens of a batch, sequence-major.
+
+    Attributes
+    ----------
+    n, n_tokens : int
+        Numbers of sequences and of labelled tokens.
+    mask : tensor of shape (n, T)
+        Where tokens are labelled.
+    """
+
+    def __init__(self, scalars, batch):
+        self.scalars, self._batch = scalars, columns(batch)
+        self._rows = scalars.causal.rows_of_a_batch(batch)
+        self.mask = labelled(batch)
+        self.n, self.n_tokens = len(self.mask), int(self.mask.sum())
+
+    def gradient(self):
+        """The gradient of the sum of all scalars, by name of the parameter."""
+        view, total = self.scalars.view, {}
+        with borrowed(view):
+            for _, x in batches_of(view, self._batch, self._rows):
+                gradient, _ = weighted_gradient(view, self.scalars.parameters, x, torch.ones_like)
+                for name, g in gradient.items():
+                    total[name] = total[name].add_(g) if name in total else g
+        return total
+
+    def gradients(self):
+        """The gradients of the scalars, one labelled token after the other."""
+        view = self.scalars.view
+        for done, (row, position) in enumerate(self.mask.nonzero().tolist(), 1):
+            own = {key: value[row : row + 1] for key, value in self._batch.items()}
+            with borrowed(view):
+                ((_, x),) = batches_of(view, own, 1)
+                one = partial(_unit, position=position)
+                gradient, _ = weighted_gradient(view, self.scalars.parameters, x, one)
+            yield gradient
+            report(done, self.n_tokens, "tokens")
+
+    def along(self, direction):
+        """Derivatives of the scalars along a direction: an ndarray of shape (n_tokens,)."""
+        view, derivative = self.scalars.view, self.scalars.derivative
+        with borrowed(view):
+            batches = batches_of(view, self._batch, self._rows)
+            found = torch.cat([derivative(x, direction)[1].detach() for _, x in batches])
+        return found[self.mask.to(found.device)].cpu().numpy()
+
+
+def _unit(scalars, position):
+    out = torch.zeros_like(scalars)
+    out[:, position] = 1
+    return out
