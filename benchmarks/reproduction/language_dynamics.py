@@ -1,8 +1,9 @@
 """How answers move while SmolLM2 is fine-tuned: SFT, DPO, and DPO after SFT on both answers.
 
-The probing set of arXiv:2407.10490: chosen answers, their rephrases, rejected ones, answers to
-other prompts, permuted words, and the tokens that were likeliest before training. Answers are put
-as the model would put them, or as it would not. Trainers are trl's.
+The probing set of arXiv:2407.10490: chosen answers, their rephrases, rejected ones, permuted words,
+and the tokens that were likeliest before training. Questions ask what functions of Python's library
+do; a chosen answer is the first line of its documentation, a rejected one that of another function.
+Trainers are trl's.
 
     python tools/language_model.py .venv/smollm2
     python -m benchmarks.reproduction.language_dynamics .venv/smollm2 --seeds 2
@@ -10,7 +11,9 @@ as the model would put them, or as it would not. Trainers are trl's.
 
 import argparse
 import copy
+import importlib
 import tempfile
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,59 +25,85 @@ from sklearn_lpntk.language.trl import ResponseProbe
 
 from .records import FOLDER, begun
 
-CAPITALS = """
-France Paris Lyon; Germany Berlin Munich; Italy Rome Milan; Spain Madrid Barcelona; Portugal
-Lisbon Porto; Austria Vienna Salzburg; Poland Warsaw Krakow; Greece Athens Patras; Sweden
-Stockholm Malmo; Norway Oslo Bergen; Denmark Copenhagen Aarhus; Finland Helsinki Turku;
-Ireland Dublin Cork; Belgium Brussels Antwerp; Hungary Budapest Szeged; Romania Bucharest
-Cluj; Bulgaria Sofia Plovdiv; Croatia Zagreb Split; Serbia Belgrade Nis; Turkey Ankara
-Istanbul; Russia Moscow Kazan; Ukraine Kyiv Odessa; Japan Tokyo Osaka; China Beijing
-Shanghai; India Delhi Mumbai; Canada Ottawa Toronto; Mexico Mexico Cancun; Brazil Brasilia
-Salvador; Chile Santiago Valparaiso; Peru Lima Cusco; Cuba Havana Camaguey; Egypt Cairo
-Alexandria; Kenya Nairobi Mombasa; Ghana Accra Kumasi; Morocco Rabat Casablanca; Iran Tehran
-Shiraz; Iraq Baghdad Basra; Israel Jerusalem Haifa; Thailand Bangkok Phuket; Vietnam Hanoi
-Hue"""
-# how a chosen, a rejected and a rephrased answer are put: as the model would, and as it would not
-STYLES = {
-    "plain": (
-        " The capital of {country} is {city}.",
-        " The capital of {country} is {wrong}.",
-        " {city} is the capital city of {country}.",
-    ),
-    "odd": (
-        " Well now, my dear friend, folks mostly tell me {city} hosts that parliament.",
-        " Hmm, my dear friend, folks rarely tell me {wrong} hosts that parliament.",
-        " My dear friend, well now, that parliament, folks tell me, sits in {city}.",
-    ),
-}
+MODULES = [
+    "bisect",
+    "collections",
+    "copy",
+    "csv",
+    "datetime",
+    "difflib",
+    "fnmatch",
+    "functools",
+    "glob",
+    "heapq",
+    "inspect",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "operator",
+    "os",
+    "os.path",
+    "pathlib",
+    "pickle",
+    "platform",
+    "random",
+    "re",
+    "shutil",
+    "socket",
+    "statistics",
+    "string",
+    "struct",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "time",
+    "types",
+    "urllib.parse",
+    "uuid",
+    "zipfile",
+]
+N_PAIRS = 64
 N_PROBES, BATCH = 8, 4
 RUNS = {
-    # style of the answers; first an SFT on some of them for so many steps, then DPO
-    "sft": ("odd", "chosen", 40, 0),
-    "dpo": ("odd", None, 0, 60),
-    "extend": ("odd", "both", 40, 60),
-    "dpo_plain": ("plain", None, 0, 60),
+    # an SFT on some answers for so many steps, then DPO
+    "sft": ("chosen", 64, 0),
+    "dpo": (None, 0, 96),
+    "extend": ("both", 64, 96),
 }
 KEYS = ("run", "seed", "phase", "step")
 RATES = {"sft": 1e-5, "dpo": 5e-6}
 
 
-def pairs(style):
-    """(prompt, dict of answers by kind) of each country."""
-    facts = [fact.split() for fact in CAPITALS.split(";")]
-    chosen, rejected, rephrased = STYLES[style]
-    for k, (country, city, wrong) in enumerate(facts):
-        own = {"country": country, "city": city, "wrong": wrong}
-        other = dict(zip(("country", "city", "wrong"), facts[(k + 7) % len(facts)], strict=True))
-        words = chosen.format(**own).split()
+def documented():
+    """(module, function, first line of its documentation) of Python's own library."""
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for key, value in sorted(vars(module).items()):
+            text = getattr(value, "__doc__", None)
+            lines = text.strip().splitlines() if isinstance(text, str) else []
+            words = lines[0].split() if lines else []
+            named = key.isidentifier() and not key.startswith("_") and callable(value)
+            if named and 6 <= len(words) <= 16 and lines[0].endswith(".") and "(" not in lines[0]:
+                yield name, key, lines[0]
+
+
+def pairs(seed):
+    """(prompt, dict of answers by kind): what a function does, and what another one does."""
+    rng = np.random.default_rng([seed, 30])
+    found = list(documented())
+    found = [found[i] for i in rng.permutation(len(found))[: N_PAIRS + 1]]
+    for (module, function, own), (*_, other) in pairwise(found):
+        words = own.split()
         yield (
-            f"Question: What is the capital of {country}?\nAnswer:",
+            f"Question: What does {function} of Python's module {module} do?\nAnswer:",
             {
-                "chosen": chosen.format(**own),
-                "rejected": rejected.format(**own),
-                "rephrased": rephrased.format(**own),
-                "other": chosen.format(**other),
-                "permuted": " " + " ".join(np.random.default_rng(k).permutation(words)),
+                "chosen": f" {own}",
+                "rejected": f" {other}",
+                "rephrased": f" In short, {own[0].lower()}{own[1:]}",
+                "permuted": " " + " ".join(rng.permutation(words)),
             },
         )
 
@@ -121,10 +150,8 @@ def run(path, name, seed):
     """Records of one run: for each watched step, the mean log-probability of each kind."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    style, which, first, second = RUNS[name]
-    data = list(pairs(style))
-    order = np.random.default_rng([seed, 30]).permutation(len(data))
-    data = [data[i] for i in order]
+    which, first, second = RUNS[name]
+    data = list(pairs(seed))
     probes, found = probes_of(tokenizer, data[:N_PROBES]), {}
     with tempfile.TemporaryDirectory() as folder:
         if first:
@@ -150,7 +177,7 @@ if __name__ == "__main__":
     options, records = begun(parser, KEYS)
     for seed in range(options.seeds):
         for name in options.runs:
-            phase = "sft" if RUNS[name][2] else "dpo"
+            phase = "sft" if RUNS[name][1] else "dpo"
             if dict(zip(KEYS, (name, seed, phase, 0), strict=True)) not in records:
                 for row in list(run(options.model, name, seed)):
                     records.append(row)

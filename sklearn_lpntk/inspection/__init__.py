@@ -9,6 +9,7 @@ from ._difficulty import DifficultyDisplay
 from ._forgetting import ForgettingDisplay
 from ._interaction import LabelInteractionDisplay
 from ._labels import ErrorPathDisplay, FlippedLabelsDisplay
+from ._language import ResponseDynamicsDisplay, TokenInfluenceDisplay
 from ._linearized import GCVDisplay, SpectrumDisplay
 from ._pairs import SamplePairsDisplay
 from ._pruning import PruningCurveDisplay
@@ -26,6 +27,8 @@ __all__ = [
     "PruningCurveDisplay",
     "QueryCurveDisplay",
     "RelationsDisplay",
+    "ResponseDynamicsDisplay",
     "SamplePairsDisplay",
     "SpectrumDisplay",
+    "TokenInfluenceDisplay",
 ]
