@@ -1,4 +1,4 @@
-"""How answers move while SmolLM2 is fine-tuned: SFT, DPO, and DPO after SFT on both answers.
+"""How answers move while SmolLM2 is fine-tuned: SFT and then DPO, or SFT on both answers before it.
 
 The probing set of arXiv:2407.10490: chosen answers, their rephrases, rejected ones, permuted words,
 and the tokens that were likeliest before training. Questions ask what functions of Python's library
@@ -10,7 +10,6 @@ Trainers are trl's.
 """
 
 import argparse
-import copy
 import importlib
 import tempfile
 from itertools import pairwise
@@ -23,7 +22,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from sklearn_lpntk.language.trl import ResponseProbe
 
-from .records import FOLDER, begun
+from .records import FOLDER, begun, seeds_of
 
 MODULES = [
     "bisect",
@@ -67,14 +66,11 @@ MODULES = [
 ]
 N_PAIRS = 64
 N_PROBES, BATCH = 8, 4
-RUNS = {
-    # an SFT on some answers for so many steps, then DPO
-    "sft": ("chosen", 64, 0),
-    "dpo": (None, 0, 96),
-    "extend": ("both", 64, 96),
-}
+# the answers of the first phase, SFT, before DPO
+RUNS = {"sft": "chosen", "extend": "both"}
+STEPS = {"sft": 64, "dpo": 96}
 KEYS = ("run", "seed", "phase", "step")
-RATES = {"sft": 1e-5, "dpo": 5e-6}
+RATES = {"sft": 1e-5, "dpo": 1e-5}
 
 
 def documented():
@@ -120,48 +116,54 @@ def probes_of(tokenizer, data):
     return found
 
 
-def common(folder, steps, rate, seed):
+def common(folder, phase, seed):
     return {
         "output_dir": folder, "report_to": "none", "use_cpu": True, "save_strategy": "no",
-        "per_device_train_batch_size": BATCH, "max_steps": steps, "learning_rate": rate,
-        "lr_scheduler_type": "constant", "logging_steps": 5, "seed": seed, "disable_tqdm": True,
-        "gradient_checkpointing": False, "bf16": False,
+        "per_device_train_batch_size": BATCH, "max_steps": STEPS[phase],
+        "learning_rate": RATES[phase], "lr_scheduler_type": "constant", "logging_steps": 5,
+        "seed": seed, "disable_tqdm": True, "gradient_checkpointing": False, "bf16": False,
     }  # fmt: skip
 
 
-def sft(model, tokenizer, data, which, steps, seed, callbacks, folder):
+def sft(model, tokenizer, data, which, seed, probe, folder):
     kinds = ("chosen", "rejected") if which == "both" else (which,)
     rows = [{"prompt": p, "completion": answers[kind]} for kind in kinds for p, answers in data]
-    args = SFTConfig(**common(folder, steps, RATES["sft"], seed))
+    args = SFTConfig(**common(folder, "sft", seed))
     given = {"train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
-    SFTTrainer(model, args=args, callbacks=callbacks, **given).train()
+    SFTTrainer(model, args=args, callbacks=[probe], **given).train()
 
 
-def dpo(model, tokenizer, data, steps, seed, callbacks, folder):
+def loaded(path, state=None):
+    """The model, with other weights if given: a trainer wraps what it trained, and so its copies."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    if state is not None:
+        model.load_state_dict(state)
+    return model
+
+
+def dpo(path, state, tokenizer, data, seed, probe, folder):
     kinds = "chosen", "rejected"
     rows = [{"prompt": p, **{kind: answers[kind] for kind in kinds}} for p, answers in data]
-    args = DPOConfig(**common(folder, steps, RATES["dpo"], seed), beta=0.1)
+    args = DPOConfig(**common(folder, "dpo", seed), beta=0.1)
     given = {"train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
-    reference = copy.deepcopy(model)
-    DPOTrainer(model, ref_model=reference, args=args, callbacks=callbacks, **given).train()
+    model, reference = loaded(path, state), loaded(path, state)
+    DPOTrainer(model, ref_model=reference, args=args, callbacks=[probe], **given).train()
 
 
 def run(path, name, seed):
     """Records of one run: for each watched step, the mean log-probability of each kind."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model = loaded(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    which, first, second = RUNS[name]
     data = list(pairs(seed))
     probes, found = probes_of(tokenizer, data[:N_PROBES]), {}
     with tempfile.TemporaryDirectory() as folder:
-        if first:
-            probe = ResponseProbe(probes, every=5)
-            sft(model, tokenizer, data, which, first, seed, [probe], folder)
-            found["sft"] = probe.records
-        if second:
-            probe = ResponseProbe(probes, every=5)
-            dpo(model, tokenizer, data, second, seed, [probe], folder)
-            found["dpo"] = probe.records
+        for phase in STEPS:
+            probe = ResponseProbe(probes, every=8)
+            if phase == "sft":
+                sft(model, tokenizer, data, RUNS[name], seed, probe, folder)
+            else:
+                dpo(path, model.state_dict(), tokenizer, data, seed, probe, folder)
+            found[phase] = probe.records
     for phase, records in found.items():
         for record in records:
             means = {kind: round(float(v.mean()), 4) for kind, v in record.log_proba.items()}
@@ -172,12 +174,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="the folder that tools/language_model.py wrote")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--out", default=FOLDER / "language_dynamics.jsonl")
     options, records = begun(parser, KEYS)
-    for seed in range(options.seeds):
+    for seed in seeds_of(options):
         for name in options.runs:
-            phase = "sft" if RUNS[name][1] else "dpo"
-            if dict(zip(KEYS, (name, seed, phase, 0), strict=True)) not in records:
+            if dict(zip(KEYS, (name, seed, "dpo", STEPS["dpo"]), strict=True)) not in records:
                 for row in list(run(options.model, name, seed)):
                     records.append(row)
