@@ -134,7 +134,7 @@ def sft(model, tokenizer, data, which, seed, probe, folder):
 
 
 def loaded(path, state=None):
-    """The model, with other weights if given: a trainer wraps what it trained, and so its copies."""
+    """The model, with other weights if given: a trainer wraps what it trained, copies included."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     if state is not None:
         model.load_state_dict(state)

@@ -253,7 +253,10 @@ class TokenInfluenceDisplay:
         display : TokenInfluenceDisplay
         """
         ax = axes_for(ax, type(self).__name__)
-        limit = float(np.abs(self.matrix).max()) or 1.0
+        sizes = np.abs(self.matrix)
+        limit = (
+            float(np.quantile(sizes, 0.98) or sizes.max()) or 1.0
+        )  # few are far above all others
         style = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "aspect": "auto"} | im_kw
         self.im_ = ax.imshow(self.matrix, **style)
         for axis, names in (("x", self.update), ("y", self.observed)):
@@ -262,6 +265,7 @@ class TokenInfluenceDisplay:
             shown = [name.replace("$", r"\$") for name in names[::step]]
             getattr(ax, f"set_{axis}ticks")(range(0, len(names), step), shown, **options)
         ax.set(xlabel="token of the step", ylabel="token observed")
-        ax.figure.colorbar(self.im_, ax=ax, label="change of log-probability at rate 1 (nats)")
+        label = "change of log-probability at rate 1 (nats)"
+        ax.figure.colorbar(self.im_, ax=ax, label=label, extend="both")
         self.ax_, self.figure_ = ax, ax.figure
         return self

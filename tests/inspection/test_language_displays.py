@@ -64,7 +64,10 @@ class TestTokenInfluence:
         display = TokenInfluenceDisplay.from_influence(self.influence)
         assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["7", "9", "1"]
         assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["7", "8"]
-        assert display.im_.get_clim() == (-2, 2)
+        limit = np.quantile(np.abs(self.influence.matrix), 0.98)
+        assert display.im_.get_clim() == (-limit, limit)
+        nothing = TokenInfluenceDisplay.from_predictions([[0.0]], ["a"], ["b"])
+        assert nothing.im_.get_clim() == (-1, 1)
 
     def test_words(self):
         tokenizer = Bunch(decode=lambda ids: f"w{ids[0]}")
