@@ -22,7 +22,7 @@ $(LANGUAGE_MODEL): | $(VENV)/installed
 	$(BIN)/python tools/language_model.py $@
 
 test-slow: $(VENV)/installed $(LANGUAGE_MODEL)
-	LANGUAGE_MODEL=$(LANGUAGE_MODEL) $(BIN)/python -m pytest -m slow tests/slow
+	$(BIN)/python -m pytest -m slow tests/slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ test-bare:
 	.venv-bare/bin/python -m pip install --quiet -c constraints.txt -e . pytest hypothesis
 	.venv-bare/bin/python -m pytest tests/bare
 
-docs: $(VENV)/installed
+docs: $(VENV)/installed $(LANGUAGE_MODEL)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/installed-bench

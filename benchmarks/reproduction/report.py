@@ -36,6 +36,12 @@ ORDER = (
     *(f"gcv_risk_{data}" for data in ("digits", "mnist")),
     *(f"ranking_{data}" for data in ("images", "texts")),
     *(f"lookahead_{data}" for data in ("digits", "mnist")),
+    "squeezing",
+    "language_dynamics_sft",
+    "language_dynamics_dpo",
+    "language_dynamics_extend",
+    "nthr",
+    "language_selection",
 )
 
 

@@ -1,6 +1,6 @@
 """A real model: SmolLM2-135M-Instruct, which ``make language-model`` writes.
 
-``make test-slow`` runs this, on one thread; LANGUAGE_MODEL names the folder.
+``make test-slow`` runs this; LANGUAGE_MODEL names another folder than the environment's.
 """
 
 import copy
@@ -13,10 +13,10 @@ import pytest
 import torch
 
 transformers = pytest.importorskip("transformers")
-FOLDER = os.environ.get("LANGUAGE_MODEL", "")
+FOLDER = os.environ.get("LANGUAGE_MODEL", os.path.join(sys.prefix, "smollm2"))
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.path.isdir(FOLDER), reason="no language model in LANGUAGE_MODEL"),
+    pytest.mark.skipif(not os.path.isdir(FOLDER), reason="no language model: make language-model"),
 ]
 
 from sklearn_lpntk.language import (  # noqa: E402
@@ -164,22 +164,20 @@ def test_tokens_on_tokens(model, tokenizer):
 
 
 def measured(code):
-    """CPU seconds and gigabytes of a process of its own, on one thread, after loading the model."""
+    """Gigabytes that a process of its own takes at its peak."""
     script = f"""
-import time, torch
+import torch
 torch.set_num_threads(1)
 import transformers
 model = transformers.AutoModelForCausalLM.from_pretrained({FOLDER!r}, dtype=torch.float32).eval()
 from sklearn_lpntk.language import sequence_kernel
 torch.manual_seed(0)
-begin = time.process_time()
 {code}
-seconds = time.process_time() - begin
 status = open("/proc/self/status").read().split()  # ru_maxrss counts the process before this one
-print(seconds, int(status[status.index("VmHWM:") + 1]) / 2**20)
+print(int(status[status.index("VmHWM:") + 1]) / 2**20)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    return map(float, found.stdout.split()[-2:])
+    return float(found.stdout.split()[-1])
 
 
 LOOP = """
@@ -199,12 +197,9 @@ K = sequence_kernel(model, {"input_ids": torch.randint(100, 40_000, (n, 64))}).t
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs its VmHWM")
-def test_time_and_memory_beside_a_plain_loop():
+def test_memory_beside_a_plain_loop():
+    """How long they take is in the documentation: ``benchmarks/bench_language.py``."""
     loop, ours = measured(LOOP), measured(OURS.replace("(n,", "(8,"))
-    (loop_s, loop_gb), (s, gb) = loop, ours
-    print(f"8 sequences: {s:.1f} of {loop_s:.1f} CPU s, {gb:.2f} of {loop_gb:.2f} GB")
-    assert s <= 0.7 * loop_s
-    assert gb <= 0.5 * loop_gb
-    _, gb = measured(OURS.replace("(n,", "(32,"))
-    print(f"32 sequences: {gb:.2f} GB")
-    assert gb < 8
+    print(f"8 sequences: {ours:.2f} of {loop:.2f} GB")
+    assert ours <= 0.5 * loop
+    assert measured(OURS.replace("(n,", "(32,")) < 8
