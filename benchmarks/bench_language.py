@@ -69,6 +69,17 @@ with torch.no_grad():
     for net in (model, stepped):
         net(**probes).loss
 """
+TRAINED = """
+import tempfile, warnings
+from sklearn_lpntk.language.trl import ResponseProbe, UpdateRecorder
+from benchmarks.reproduction import language_dynamics as study
+warnings.simplefilter("ignore")
+study.STEPS["dpo"] = 20
+tokenizer, data = study.AutoTokenizer.from_pretrained(FOLDER), list(study.pairs(0))
+answers = study.probes_of(tokenizer, data[:8])
+probes = {kind: answers[kind] for kind in ("chosen", "rejected")}
+study.dpo(FOLDER, None, tokenizer, data, 0, CALLBACK, tempfile.mkdtemp())
+"""
 ROWS = {
     "kernel of 8 sequences of 64 tokens": KERNEL.format(n=8),
     "    a plain loop over sequences": LOOP,
@@ -77,12 +88,20 @@ ROWS = {
     "    a plain loop over tokens": TOKENS_LOOP,
     "20 answers, a step on 4: predicted": STEP,
     "    taken, and both measured": TAKEN,
+    "20 steps of DPO on 4 pairs": TRAINED.replace("CALLBACK", "transformers.TrainerCallback()"),
+    "    16 answers, each 10th step predicted": TRAINED.replace(
+        "CALLBACK", "UpdateRecorder(probes, every=10)"
+    ),
+    "    their log-probabilities each 10th step": TRAINED.replace(
+        "CALLBACK", "ResponseProbe(probes, every=10, argmax_of=None)"
+    ),
 }
 
 
 def measured(folder, code):
-    script = SETUP.replace("FOLDER", repr(str(folder))) + TIMED.format(code=code)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    script = (SETUP + TIMED.format(code=code)).replace("FOLDER", repr(str(folder)))
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=root)
     return map(float, done.stdout.split()[-2:])
 
 

@@ -152,7 +152,83 @@ def squeezing():
     )
 
 
+KINDS = ("chosen", "rephrased", "rejected", "permuted", "argmax")
+
+
+def dynamics():
+    found = defaultdict(list)
+    for row in rows_of("language_dynamics"):
+        found[row["run"], row["phase"], row["seed"]].append(row)
+    seeds = sorted({seed for *_, seed in found})
+    lines = [
+        "Log-probabilities (nats), means over 8 answers and the draws "
+        + ", ".join(map(str, seeds)),
+        "",
+        f"{'':26s}" + "".join(f"{kind:>11s}" for kind in KINDS),
+    ]
+    changes = {}
+    for title, run, phase in (
+        ("SFT on the chosen", "sft", "sft"),
+        ("  then DPO", "sft", "dpo"),
+        ("SFT on both", "extend", "sft"),
+        ("  then DPO", "extend", "dpo"),
+    ):
+        parts = [sorted(found[run, phase, s], key=lambda row: row["step"]) for s in seeds]
+        steps = [row["step"] for row in parts[0]]
+        for at in (0, len(steps) // 2, len(steps) - 1):
+            values = [np.mean([part[at][kind] for part in parts]) for kind in KINDS]
+            name = f"{title if at == 0 else '':18s} step {steps[at]:>2d}"
+            lines.append(f"{name:26s}" + "".join(f"{v:>11.1f}" for v in values))
+        changes[run, phase] = {
+            kind: [part[-1][kind] - part[0][kind] for part in parts] for kind in KINDS
+        }
+        changes[run, phase]["early rejected"] = [
+            part[len(steps) // 4]["rejected"] - part[0]["rejected"] for part in parts
+        ]
+    page("language_dynamics", "\n".join(lines))
+    _dynamics_rows(changes)
+
+
+def _dynamics_rows(changes):
+    sft, dpo, extended = (
+        changes[key] for key in (("sft", "sft"), ("sft", "dpo"), ("extend", "dpo"))
+    )
+    mean = {kind: np.mean(values) for kind, values in dpo.items()}
+    paper = "Learning Dynamics of LLM Finetuning, sections 4.1 and 4.2"
+    rises = all(value > 0 for value in sft["early rejected"])
+    write_row(
+        "language_dynamics_sft",
+        claim="SFT raises rejected answers early, too",
+        paper=paper,
+        here=f"SmolLM2: by {np.mean(sft['early rejected']):.1f} nats in a quarter of the steps",
+        verdict="reproduces" if rises else "does not reproduce",
+    )
+    falls = all(value < 0 for value in dpo["chosen"])
+    deep = all(r < 2 * c for r, c in zip(dpo["rejected"], dpo["chosen"]))
+    argmax = all(value > 0 for value in dpo["argmax"])
+    write_row(
+        "language_dynamics_dpo",
+        claim="DPO: chosen answers end below their start, rejected ones far below, and the tokens "
+        "that were likeliest above",
+        paper=paper,
+        here=f"chosen {mean['chosen']:+.1f} nats, rejected {mean['rejected']:+.1f}, likeliest "
+        f"{mean['argmax']:+.1f}",
+        verdict="reproduces" if falls and deep and argmax
+        else "reproduces, but for the likeliest tokens" if falls and deep
+        else "does not reproduce",
+    )  # fmt: skip
+    ratio = np.mean(extended["chosen"]) / mean["chosen"]
+    write_row(
+        "language_dynamics_extend",
+        claim="SFT on both answers first halves the fall of the chosen ones",
+        paper=paper,
+        here=f"{np.mean(extended['chosen']):+.1f} nats instead of {mean['chosen']:+.1f}",
+        verdict="reproduces" if ratio <= 0.6 else "does not reproduce",
+    )
+
+
 if __name__ == "__main__":
+    dynamics()
     squeezing()
     nthr()
     selection()
