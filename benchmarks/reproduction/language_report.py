@@ -182,6 +182,9 @@ def dynamics():
         changes[run, phase] = {
             kind: [part[-1][kind] - part[0][kind] for part in parts] for kind in KINDS
         }
+        changes[run, phase]["chosen halfway"] = [
+            part[len(steps) // 2]["chosen"] - part[0]["chosen"] for part in parts
+        ]
         changes[run, phase]["early rejected"] = [
             part[len(steps) // 4]["rejected"] - part[0]["rejected"] for part in parts
         ]
@@ -218,13 +221,17 @@ def _dynamics_rows(changes):
         else "does not reproduce",
     )  # fmt: skip
     ratio = np.mean(extended["chosen"]) / mean["chosen"]
+    halfway = [np.mean(run["chosen halfway"]) for run in (extended, dpo)]
     write_row(
         "language_dynamics_extend",
         claim="SFT on both answers first halves the fall of the chosen ones",
         paper=paper,
-        here=f"{np.mean(extended['chosen']):+.1f} nats instead of {mean['chosen']:+.1f}",
-        verdict="reproduces" if ratio <= 0.6 else "does not reproduce",
-    )
+        here=f"{np.mean(extended['chosen']):+.1f} nats instead of {mean['chosen']:+.1f}; halfway "
+        f"{halfway[0]:+.1f} instead of {halfway[1]:+.1f}",
+        verdict="reproduces" if ratio <= 0.6
+        else "halfway, not in the end" if halfway[0] >= 0.6 * halfway[1]
+        else "does not reproduce",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -167,18 +167,13 @@ def _load_forward_mode():
 
 @contextmanager
 def _requiring_grad(parameters):
-    """Autograd sees the parameters, and the caller's hooks on them see nothing."""
-    hooks = {key: p._backward_hooks for key, p in parameters.items() if p._backward_hooks}
-    for key, p in parameters.items():
+    """Autograd sees the parameters."""
+    for p in parameters.values():
         p.requires_grad_(True)
-        if key in hooks:
-            p._backward_hooks = None
     try:
         yield
     finally:
-        for key, p in parameters.items():
-            if key in hooks:
-                p._backward_hooks = hooks[key]
+        for p in parameters.values():
             p.requires_grad_(False)
 
 

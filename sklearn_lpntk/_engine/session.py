@@ -13,6 +13,8 @@ from .._runtime.turns import in_turn
 def borrowed(module, names=()):
     """Evaluation mode with every parameter frozen but those named; all is restored on exit.
 
+    The caller's hooks on parameters see and change nothing meanwhile.
+
     Restored, also after an exception: the modules' attributes, ``requires_grad``, the values
     of parameters and buffers, the global random states of torch, numpy and Python, and
     torch's switches. Other threads wait.
@@ -31,6 +33,9 @@ def borrowed(module, names=()):
 def _restorer(module):
     children = [(m, dict(vars(m)), dict(m._buffers)) for m in module.modules()]
     requires_grad = [(p, p.requires_grad) for p in module.parameters()]
+    hooks = [(p, p._backward_hooks) for p in module.parameters() if p._backward_hooks]
+    for p, _ in hooks:
+        p._backward_hooks = None
     # a forward pass may rewrite buffers, and weights: nn.Embedding(max_norm=...) does
     state = [*module.parameters(), *module.buffers()]
     values = [(t, t._version, t.detach().clone()) for t in state if not t.is_inference()]
@@ -41,6 +46,8 @@ def _restorer(module):
             vars(child).update(attributes)
             child._buffers.clear()
             child._buffers.update(buffers)
+        for parameter, own in hooks:
+            parameter._backward_hooks = own
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
         with torch.no_grad():

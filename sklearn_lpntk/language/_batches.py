@@ -39,10 +39,12 @@ def as_batch(batch, name="batch"):
     if ids is None or ids.ndim != 2 or ids.is_floating_point() or 0 in ids.shape:
         what = f"the keys {list(given)}" if ids is None else f"{ids.dtype} of {tuple(ids.shape)}"
         raise ValueError(f"{name} must be {FORMS}; got {what}.")
-    given.setdefault("attention_mask", torch.ones_like(ids))
     given["labels"] = _labels(given).clone()
     given["labels"][:, 0] = IGNORED
     given.pop("completion_mask", None)
+    for key in ("position_ids", "token_type_ids"):  # there may be one for all sequences
+        if key in given and given[key].ndim == 2 and len(given[key]) == 1:
+            given[key] = given[key].expand(len(ids), -1)
     _require_shapes(given, name)
     if not (given["labels"] != IGNORED).any():
         raise ValueError(
@@ -55,7 +57,9 @@ def as_batch(batch, name="batch"):
 def _tensor(value, name):
     """A tensor, or None for what is none: texts, flags."""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        value = value.detach()
+        plain = value.is_floating_point() or value.dtype == torch.bool or value.is_complex()
+        return value if plain else value.long()
     try:
         value = np.asarray(value)
     except ValueError as error:
@@ -63,8 +67,9 @@ def _tensor(value, name):
             f"{name} holds sequences of several lengths: pad them to one, or pass a list of "
             "mappings, which is padded here."
         ) from error
-    numeric = value.ndim and value.dtype.kind in "iufb"
-    return torch.from_numpy(np.array(value)) if numeric else None
+    if not value.ndim or value.dtype.kind not in "iufb":
+        return None
+    return torch.from_numpy(value.astype(np.int64) if value.dtype.kind in "iu" else np.array(value))
 
 
 def _collated(rows, name):
@@ -85,7 +90,8 @@ def _collated(rows, name):
             raise ValueError(f"{key!r} of each mapping in {name} must be one sequence.")
         padding = PADDING.get(key, 0)
         out[key] = torch.nn.utils.rnn.pad_sequence(parts, True, padding)
-    if "input_ids" in out and "attention_mask" not in out:
+    lengths = {np.size(row["input_ids"]) for row in rows} if "input_ids" in out else ()
+    if len(lengths) > 1 and "attention_mask" not in out:
         ones = [torch.ones(len(torch.as_tensor(row["input_ids"]).reshape(-1))) for row in rows]
         out["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, True, 0).long()
     return out
@@ -111,22 +117,28 @@ def _of_completions(given):
 def _labels(given):
     if "labels" in given:
         return given["labels"]
-    ids, attended = given["input_ids"], given["attention_mask"].bool()
+    ids, mask = given["input_ids"], attended(given)
     if "completion_mask" in given:
         return ids.masked_fill(given["completion_mask"] == 0, IGNORED)
-    preceded = torch.cat([torch.zeros_like(attended[:, :1]), attended[:, :-1]], 1)
-    return ids.masked_fill(~(attended & preceded), IGNORED)
+    preceded = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
+    return ids.masked_fill(~(mask & preceded), IGNORED)
+
+
+def attended(batch):
+    """Which tokens are no padding, (n, T); transformers tells packed sequences by no mask."""
+    mask = batch.get("attention_mask")
+    return torch.ones_like(batch["input_ids"]).bool() if mask is None else mask.bool()
 
 
 def _require_shapes(given, name):
     shape = given["input_ids"].shape
     for key in ("attention_mask", "labels"):
-        if given[key].shape != shape:
+        if key in given and given[key].shape != shape:
             raise ValueError(
                 f"{name}[{key!r}] must have the shape {tuple(shape)} of input_ids; got "
                 f"{tuple(given[key].shape)}."
             )
-    if given["labels"].is_floating_point():
+    if given["labels"].is_floating_point() or given["labels"].dtype == torch.bool:
         raise ValueError(f"{name}['labels'] must hold token ids; got {given['labels'].dtype}.")
 
 
@@ -143,8 +155,10 @@ def columns(batch):
 
 def as_rows(batch):
     """The sequences of a batch, one mapping each, without their padding."""
+    positions = batch.get("position_ids")
+    if positions is not None and (positions.diff(dim=1) < 0).any():
+        raise ValueError("Sequences that are packed into one row can't be taken apart: pass each.")
     rows = []
-    for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"]):
-        kept = mask.bool()
+    for ids, kept, labels in zip(batch["input_ids"], attended(batch), batch["labels"]):
         rows.append({"input_ids": ids[kept].cpu(), "labels": labels[kept].cpu()})
     return rows

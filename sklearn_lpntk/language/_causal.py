@@ -11,7 +11,7 @@ from .._engine.parameters import accepted, require_finite_state
 from .._engine.session import borrowed
 from .._runtime.views import viewed
 from .._skorch.nets import unwrapped
-from ._batches import IGNORED, columns
+from ._batches import IGNORED, attended, columns
 from ._objectives import log_proba
 
 # what a batch may hold for the model; labels are ours
@@ -34,10 +34,11 @@ def logits_of(model, batch):
     """Logits of shape (n, T, V) of a batch."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
     known = inspect.signature(base.forward).parameters
-    given = {key: batch[key] for key in INPUTS if key in batch and key in known}
+    anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    given = {key: batch[key] for key in INPUTS if key in batch and (key in known or anything)}
     if "use_cache" in known:
         given["use_cache"] = False  # a cache hides what is stored in it
-    if "input_ids" in known:
+    if "input_ids" in given:
         return logits_in(model(**given))
     return logits_in(model(batch["input_ids"], **given))
 
@@ -85,7 +86,11 @@ class Causal:
 
     def log_proba(self, batch):
         """Log-probabilities of the labels, (n, T), zero where there is none."""
-        view, rows = self.view(log_proba), self.rows_of_a_batch(batch)
+        return self.evaluated(log_proba, batch)
+
+    def evaluated(self, scalars, batch):
+        """``scalars(logits, batch)`` of all sequences, (n, T)."""
+        view, rows = self.view(scalars), self.rows_of_a_batch(batch)
         with borrowed(view), torch.no_grad():
             found = [checked_forward(view, x) for _, x in batches_of(view, columns(batch), rows)]
         return torch.cat(found)
@@ -119,7 +124,14 @@ class Causal:
                 "training began from or its log-probabilities (n, T), or a batch with "
                 "ref_chosen_logps and ref_rejected_logps."
             )
-        with self.module.disable_adapter():
+        merged = [n for n, m in self.module.named_modules() if getattr(m, "merged", False) is True]
+        if merged:
+            raise ValueError(
+                f"The adapters are merged into the weights of {merged[:3]}, so that the model that "
+                "they were added to is not at hand: call unmerge_adapter(), or pass reference=."
+            )
+        # which changes flags of the parameters: what is borrowed comes back, one thread at a time
+        with borrowed(self.module), self.module.disable_adapter():
             return self.log_proba(batch)
 
 
@@ -189,10 +201,14 @@ def _require_known_labels(batch, vocabulary, name):
 
 def _tried(model, batch):
     """Number of logits, of a model whose logits depend on no later token."""
-    row = {k: v[:1] for k, v in batch.items() if k in INPUTS}
-    attended = row["attention_mask"][0].nonzero()[:, 0][:TRIED]
+    mask = attended(batch)
+    longest = int(mask.sum(1).argmax())
+    row = {k: v[longest : longest + 1] for k, v in batch.items() if k in INPUTS}
+    kept = mask[longest].nonzero()[:, 0][:TRIED]
+    if not len(kept):
+        raise ValueError("All sequences are padding: their attention_mask is 0 everywhere.")
     shape = row["input_ids"].shape
-    few = {k: v[:, attended.to(v.device)] for k, v in row.items() if v.shape == shape}
+    few = {k: v[:, kept.to(v.device)] for k, v in row.items() if v.shape == shape}
     few = {k: torch.cat([v, v]) for k, v in few.items()}
     few["input_ids"][1, -1] = int(few["input_ids"][0, -1] == 0)
     device = next(model.parameters()).device

@@ -69,6 +69,9 @@ def nthr_scores(
     tensor([ True, False, False,  True])
     """
     mask, rewards = _checked(hidden, logits, completion_ids, completion_mask, rewards, vocabulary)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits, rewards = logits.float(), rewards.float()
+    hidden = hidden.to(logits.dtype)
     right = rewards > rewards.mean()
     scores = torch.full(mask.shape, torch.nan, dtype=logits.dtype, device=logits.device)
     mixed = right.any() and not right.all()

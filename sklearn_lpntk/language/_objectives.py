@@ -54,8 +54,8 @@ class DPO:
     beta: float = 0.1
 
     def __post_init__(self):
-        if not self.beta > 0:
-            raise ValueError(f"beta must be above 0; got {self.beta!r}.")
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(f"beta must be a number above 0; got {self.beta!r}.")
 
     def prepared(self, model, batch, reference=None):
         """The batch, with the derivative of the loss by each token's log-probability.
@@ -132,7 +132,7 @@ def find_objective(objective):
         return objective
     if callable(objective):
         return Custom(objective)
-    if objective not in NAMED:
+    if not isinstance(objective, str) or objective not in NAMED:
         raise ValueError(
             f"objective must be one of {sorted(NAMED)}, DPO(beta=...), or a callable (logits, "
             f"batch) -> losses of shape (n, T); got {objective!r}."

@@ -9,6 +9,7 @@ from sklearn.utils import gen_batches
 
 from .._engine.reductions import row_extremes
 from .._features import operator_of, workers_of
+from .._skorch.nets import unwrapped
 from ..pruning._orders import coverage_order, herding_order
 from ..pruning._similarity import CosineRows, OperatorRows
 from ._batches import IGNORED, as_batch, as_rows
@@ -119,9 +120,10 @@ def _by_kernel(candidates, cosine):
 def _adam_scale(candidates, name):
     """What Adam divides a parameter's direction by, as it is now."""
     optimizer = candidates.options["optimizer"]
-    p = dict(candidates.model.named_parameters())[name]
-    groups = [group for group in optimizer.param_groups if any(q is p for q in group["params"])]
-    state = optimizer.state.get(p, {})
+    p = dict(unwrapped(candidates.model).named_parameters())[name]
+    all_groups = getattr(optimizer, "param_groups", [])
+    groups = [group for group in all_groups if any(q is p for q in group["params"])]
+    state = optimizer.state.get(p, {}) if groups else {}
     if not groups or "exp_avg_sq" not in state:
         raise ValueError(
             f"optimizer has no second moment of the parameter {name!r}: pass the Adam or AdamW "
@@ -156,7 +158,8 @@ def loss(candidates):
     """Those of the highest mean loss."""
     out = np.empty(len(candidates.train))
     for rows, batch in candidates.buckets(candidates.train):
-        out[rows] = -candidates.causal.log_proba(batch).sum(1).cpu().numpy()
+        losses = candidates.causal.evaluated(candidates.objective, batch)
+        out[rows] = losses.sum(1).cpu().numpy()
     return out / candidates.lengths
 
 
@@ -185,7 +188,7 @@ STRATEGIES = {
 def rows_of(batches, name):
     """The sequences of a batch, or of an iterable of batches, without padding."""
     if hasattr(batches, "keys") or _is_list_of_rows(batches):
-        return as_rows(as_batch(batches, name))
+        return _labelled_rows(as_rows(as_batch(batches, name)), name)
     try:
         batches = iter(batches)
     except TypeError:
@@ -195,7 +198,10 @@ def rows_of(batches, name):
     found = [as_rows(as_batch(batch, f"{name}[{i}]")) for i, batch in enumerate(batches)]
     if not found:
         raise ValueError(f"{name} has no batch.")
-    rows = [row for part in found for row in part]
+    return _labelled_rows([row for part in found for row in part], name)
+
+
+def _labelled_rows(rows, name):
     empty = np.flatnonzero(n_tokens(rows) == 0)
     if len(empty):
         raise ValueError(

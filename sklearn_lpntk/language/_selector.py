@@ -1,5 +1,6 @@
 """Which training sequences to fine-tune on."""
 
+import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -117,6 +118,13 @@ class LanguageSelector(BaseEstimator):
         self.parameters = parameters
         self.n_components = n_components
         self.random_state = random_state
+
+    def __sklearn_clone__(self):
+        params = self.get_params(deep=False)
+        # together: an optimizer's parameters are those of its model
+        pair = params.pop("model"), params.pop("optimizer")
+        model, optimizer = copy.deepcopy(pair)
+        return type(self)(model, optimizer=optimizer, **params)
 
     def fit(self, train_batches, validation_batches=None):
         """Score the training sequences.

@@ -2,14 +2,17 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 
+from .._engine.check import SPOT_ROWS, require_independent_rows
 from .._engine.directional import DirectionalDerivative, weighted_gradient
 from .._engine.evaluate import batches_of
 from .._engine.parameters import select_parameters
 from .._engine.session import borrowed
 from .._runtime.progress import report
 from ._batches import columns, labelled
+from ._objectives import Custom
 
 
 class Scalars:
@@ -21,10 +24,13 @@ class Scalars:
         From batches to scalars (n, T).
     derivative : DirectionalDerivative
     n_parameters : int
+    is_given : bool
+        Whether the scalars are those of a callable.
     """
 
     def __init__(self, causal, scalars, parameters=None):
         self.causal, self.view = causal, causal.view(scalars)
+        self.is_given = isinstance(scalars, Custom)
         self._names = select_parameters(self.view, parameters)
         self.derivative = DirectionalDerivative(self.view)
         self.n_parameters = sum(p.numel() for p in self.parameters.values())
@@ -52,6 +58,15 @@ class Side:
         self._rows = scalars.causal.rows_of_a_batch(batch)
         self.mask = labelled(batch)
         self.n, self.n_tokens = len(self.mask), int(self.mask.sum())
+        if scalars.is_given:
+            self._require_independent_rows()
+
+    def _require_independent_rows(self):
+        """Refuse a callable whose losses of a sequence depend on the others."""
+        view = self.scalars.view
+        with borrowed(view):
+            _, x = next(batches_of(view, self._batch, SPOT_ROWS))
+            require_independent_rows(view, x, next(view.parameters()).dtype)
 
     def gradient(self):
         """The gradient of the sum of all scalars, by name of the parameter."""
@@ -61,7 +76,7 @@ class Side:
                 gradient, _ = weighted_gradient(view, self.scalars.parameters, x, torch.ones_like)
                 for name, g in gradient.items():
                     total[name] = total[name].add_(g) if name in total else g
-        return total
+        return _finite(total)
 
     def gradients(self):
         """The gradients of the scalars, one labelled token after the other."""
@@ -72,7 +87,7 @@ class Side:
                 ((_, x),) = batches_of(view, own, 1)
                 one = partial(_unit, position=position)
                 gradient, _ = weighted_gradient(view, self.scalars.parameters, x, one)
-            yield gradient
+            yield _finite(gradient)
             report(done, self.n_tokens, "tokens")
 
     def along(self, direction):
@@ -81,7 +96,23 @@ class Side:
         with borrowed(view):
             batches = batches_of(view, self._batch, self._rows)
             found = torch.cat([derivative(x, direction)[1].detach() for _, x in batches])
-        return found[self.mask.to(found.device)].cpu().numpy()
+        found = found[self.mask.to(found.device)].cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError(
+                "The changes of some tokens are not finite: the step is too large for the model's "
+                "precision, or the objective has no derivative there."
+            )
+        return found
+
+
+def _finite(gradient):
+    for name, g in gradient.items():
+        if g.device.type != "meta" and not torch.isfinite(g).all():
+            raise ValueError(
+                f"The gradient of {name!r} contains NaN or infinity (a logarithm of zero in the "
+                "objective, or where there is no label?)."
+            )
+    return gradient
 
 
 def _unit(scalars, position):

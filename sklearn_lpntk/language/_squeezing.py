@@ -63,12 +63,14 @@ def squeeze(logits, negative, step):
                 f"{name} must be one number or have the shape {tuple(logits.shape[:-1])} of the "
                 f"contexts; got {tuple(value.shape)}."
             )
-    if negative.is_floating_point() or negative.min() < 0 or negative.max() >= logits.shape[-1]:
+    out_of_range = bool(((negative < 0) | (negative >= logits.shape[-1])).any())
+    if negative.is_floating_point() or negative.dtype == torch.bool or out_of_range:
         raise ValueError(
             f"negative must hold tokens from 0 to {logits.shape[-1] - 1}; got {negative}."
         )
-    if not bool((step >= 0).all()):
-        raise ValueError(f"step must be at least 0; got {step}.")
+    negative = negative.long()
+    if not bool(((step >= 0) & (step < torch.inf)).all()):
+        raise ValueError(f"step must be a number of at least 0; got {step}.")
     one_hot = torch.zeros_like(logits)
     one_hot.scatter_(-1, negative.expand(logits.shape[:-1]).unsqueeze(-1), 1)
     return logits + step.unsqueeze(-1) * (torch.softmax(logits, -1) - one_hot)

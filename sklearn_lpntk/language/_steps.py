@@ -240,5 +240,5 @@ def _require_one_step(update, learning_rate, parameter_change):
         return
     if update is None:
         raise ValueError("update is needed, or parameter_change= in place of it; got None.")
-    if learning_rate is None or not learning_rate > 0:
+    if learning_rate is None or not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be a number above 0; got {learning_rate!r}.")

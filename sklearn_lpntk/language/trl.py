@@ -3,7 +3,9 @@
 Needs transformers, and `NTHRTrainerMixin` trl: ``pip install 'sklearn-lpntk[language]'``.
 """
 
+import inspect
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._optional_dependencies import check_pandas_support
 
 from .._skorch.nets import unwrapped
-from ._batches import as_batch, as_rows, labelled
+from ._batches import IGNORED, as_batch, as_rows, labelled
 from ._causal import Causal
 from ._hidden_rewards import nthr_advantages, nthr_scores
 from ._steps import predict_log_proba
@@ -64,10 +66,12 @@ class ResponseProbe(TrainerCallback):
 
     def __init__(self, probes, *, every=10, argmax_of="chosen"):
         self.probes, self.every, self.argmax_of = Probes(probes), _period(every), argmax_of
-        self.records, self._latest = [], {}
+        self.records, self._latest, self._given = [], {}, self.probes
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        """Fix the likeliest tokens, and record."""
+        """Fix the likeliest tokens, and record; a training that does not go on begins anew."""
+        if state.global_step == 0:
+            self.records, self.probes = [], self._given
         if self.argmax_of in self.probes.names and "argmax" not in self.probes.names:
             self.probes = self.probes.with_argmax(unwrapped(model), self.argmax_of)
         self._record(state, model)
@@ -148,6 +152,11 @@ class UpdateRecorder(TrainerCallback):
     def __init__(self, probes, *, every=10):
         self.probes, self.every = Probes(probes), _period(every)
         self.records, self._before, self._latest = [], None, {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin anew, unless an earlier training goes on."""
+        if state.global_step == 0:
+            self.records, self._latest = [], {}
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         """Keep the parameters as they are, if the step is to be watched."""
@@ -268,7 +277,9 @@ class NTHRTrainerMixin:
 
     def _nthr_group(self, out, rows):
         """Advantages of a group's tokens, and the share of wrong answers' tokens selected."""
-        ids, mask = out["completion_ids"][rows], out["completion_mask"][rows]
+        ids, attended = out["completion_ids"][rows], out["completion_mask"][rows]
+        # what tools wrote is not the model's
+        mask = attended * out["tool_mask"][rows] if "tool_mask" in out else attended
         advantages = out["advantages"][rows]
         spread = advantages.unsqueeze(1).expand(ids.shape) if advantages.ndim == 1 else advantages
         own = advantages if advantages.ndim == 1 else (advantages * mask).sum(1)
@@ -278,20 +289,30 @@ class NTHRTrainerMixin:
         model = self.accelerator.unwrap_model(self.model)
         batch = {
             "input_ids": torch.cat([out["prompt_ids"][rows], ids], 1),
-            "attention_mask": torch.cat([out["prompt_mask"][rows], mask], 1),
+            "attention_mask": torch.cat([out["prompt_mask"][rows], attended], 1),
         }
         given = _last_hidden(model, batch, ids.shape[1], self.temperature)
         options = {"beta": self.nthr_beta, "vocabulary": self.nthr_vocabulary}
         found = nthr_scores(*given, ids, mask, own, **options)
         scored = ~found.scores.isnan()
+        if not scored.any():
+            return spread.clone(), None
         scaled = nthr_advantages(spread, *given, ids, mask, own, eta=self.nthr_eta, **options)
         return scaled, float(found.selected[scored].float().mean())
 
 
 def _last_hidden(model, batch, length, temperature):
     """Last hidden states and logits at the positions that predict the last tokens."""
-    with torch.no_grad():
-        found = model(**batch, output_hidden_states=True, use_cache=False)
+    known = inspect.signature(model.forward).parameters
+    few = {"logits_to_keep": length + 1} if "logits_to_keep" in known else {}
+    training = {module: module.training for module in model.modules()}
+    model.eval()  # what dropout draws is no part of a token's score
+    try:
+        with torch.no_grad():
+            found = model(**batch, output_hidden_states=True, use_cache=False, **few)
+    finally:
+        for module, flag in training.items():
+            module.training = flag
     at = slice(-length - 1, -1)
     return found.hidden_states[-1][:, at].float(), found.logits[:, at].float() / temperature
 
@@ -316,6 +337,9 @@ class Probes:
         found = {
             name: as_rows(as_batch(batch, f"probes[{name!r}]")) for name, batch in given.items()
         }
+        for name, rows in found.items():
+            if any((row["labels"] == IGNORED).all() for row in rows):
+                raise ValueError(f"probes[{name!r}] has an answer without a labelled token.")
         self._set([(name, row) for name, rows in found.items() for row in rows])
 
     def _set(self, pairs):
@@ -356,7 +380,7 @@ def _is_batch(probes):
 
 
 def _period(every):
-    if not isinstance(every, int) or every < 1:
+    if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
         raise ValueError(f"every must be an int of at least 1; got {every!r}.")
     return every
 

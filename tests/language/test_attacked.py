@@ -1,0 +1,228 @@
+"""Faults of a kind that were found by attack: numbers, flags and threads."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from sklearn_lpntk.language import (
+    LanguageSelector,
+    predict_log_proba,
+    sequence_kernel,
+    squeeze,
+    token_influence,
+)
+
+from .models import (
+    Recurrent,
+    jacobian,
+    llama,
+    lora,
+    make,
+    make_batch,
+    sequence_jacobian,
+    token_log_proba,
+)
+
+BATCH = make_batch(4, 7, "right")
+
+
+def flags(model):
+    return {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+class TestAdaptersAndTheirBase:
+    def test_frozen_adapters_stay_frozen(self):
+        model = make(lora)
+        for name, p in model.named_parameters():
+            if "lora_A" in name:
+                p.requires_grad_(False)
+        before = flags(model)
+        base = copy.deepcopy(model)
+        with base.disable_adapter():
+            known = token_log_proba(base, BATCH).detach()
+        reference = torch.zeros(BATCH["labels"].shape, dtype=torch.float64)
+        reference[BATCH["labels"] != -100] = known
+        options = {"objective": "dpo", "learning_rate": 0.1}
+        expected = predict_log_proba(model, BATCH, BATCH, reference=reference, **options)
+        found = predict_log_proba(model, BATCH, BATCH, **options)
+        np.testing.assert_allclose(found.delta_response, expected.delta_response, rtol=1e-8)
+        assert flags(model) == before
+
+    def test_merged_ones_are_refused(self):
+        model = make(lora)
+        model.merge_adapter()
+        weights = {name: p.clone() for name, p in model.named_parameters()}
+        with pytest.raises(ValueError, match="merged into the weights"):
+            sequence_kernel(model, BATCH, objective="dpo")
+        assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+    def test_threads(self):
+        model, found = make(lora), []
+        expected = predict_log_proba(model, BATCH, BATCH, objective="dpo", learning_rate=0.1)
+
+        def run():
+            options = {"objective": "dpo", "learning_rate": 0.1}
+            found.extend(predict_log_proba(model, BATCH, BATCH, **options) for _ in range(3))
+
+        before, threads = flags(model), [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 9
+        for one in found:
+            np.testing.assert_allclose(one.delta_response, expected.delta_response, rtol=1e-8)
+        assert flags(model) == before
+
+
+def test_packed_sequences():
+    """Without a mask, transformers tells them by their positions."""
+    model = make(llama)
+    ids = make_batch(1, 11)["input_ids"]
+    positions = torch.cat([torch.arange(5), torch.arange(6)])[None]
+    labels = ids.clone()
+    labels[0, [0, 5]] = -100
+    packed = {"input_ids": ids, "position_ids": positions, "labels": labels}
+    apart = [{"input_ids": ids[0, :5]}, {"input_ids": ids[0, 5:]}]
+    found = predict_log_proba(model, packed, packed, learning_rate=0.1)
+    expected = predict_log_proba(model, apart, apart, learning_rate=0.1)
+    np.testing.assert_allclose(found.delta_response.sum(), expected.delta_response.sum(), rtol=1e-6)
+    with pytest.raises(ValueError, match="can't be taken apart"):
+        LanguageSelector(model).fit(packed, packed)
+
+
+def test_positions_that_all_sequences_share():
+    model, batch = make(llama), make_batch(3, 6)
+    positions = torch.arange(4, 10)[None]
+    one = sequence_kernel(model, batch | {"position_ids": positions}).toarray()
+    each = sequence_kernel(model, batch | {"position_ids": positions.expand(3, -1)}).toarray()
+    np.testing.assert_array_equal(one, each)
+
+
+class TestNothingFiniteIsMadeUp:
+    def test_infinite_rates(self):
+        with pytest.raises(ValueError, match="learning_rate must be"):
+            predict_log_proba(make(Recurrent), BATCH, BATCH, learning_rate=float("inf"))
+        with pytest.raises(ValueError, match="step must be"):
+            squeeze(torch.zeros(3), 0, float("inf"))
+
+    def test_objectives_without_a_derivative(self):
+        def of_zero(logits, batch):
+            proba = torch.softmax(logits, 2).amax(2) * (batch["labels"] != -100)
+            return -torch.log(proba)
+
+        model = make(Recurrent)
+        with pytest.raises(ValueError, match="contains NaN or infinity"):
+            predict_log_proba(model, BATCH, BATCH, objective=of_zero, learning_rate=0.1)
+        with pytest.raises(ValueError, match="contains NaN or infinity"):
+            token_influence(model, BATCH, BATCH, objective=of_zero)
+
+    @pytest.mark.parametrize("strategy", ["gradient_similarity", "loss", "redundant"])
+    def test_sequences_without_labels(self, strategy):
+        batch = make_batch(3, 7)
+        batch["labels"][1] = -100
+        with pytest.raises(ValueError, match="without a labelled token"):
+            LanguageSelector(make(Recurrent), strategy=strategy).fit(batch, BATCH)
+
+
+def test_the_callers_hooks_on_parameters_change_nothing():
+    model, calls = make(llama), []
+    expected = sequence_jacobian(model, BATCH)
+    for p in model.parameters():
+        p.register_hook(lambda g: calls.append(1) or torch.zeros_like(g))
+    found = sequence_kernel(model, BATCH).toarray()
+    np.testing.assert_allclose(found, expected @ expected.T, rtol=1e-9)
+    assert not calls
+    token_log_proba(model, BATCH).sum().backward()
+    assert calls
+    assert all((p.grad == 0).all() for p in model.parameters())
+
+
+class TestSelector:
+    def test_the_loss_is_that_of_the_objective(self):
+        def upside_down(logits, batch):
+            labels = batch["labels"][:, 1:].clamp(min=0)
+            own = logits[:, :-1].log_softmax(2).gather(2, labels[..., None])[..., 0]
+            return nn.functional.pad(own, (1, 0))
+
+        model, train = make(Recurrent), make_batch(5, 7)
+        plain = LanguageSelector(model, strategy="loss").fit(train).scores_
+        turned = LanguageSelector(model, strategy="loss", objective=upside_down).fit(train).scores_
+        np.testing.assert_allclose(turned, -plain)
+
+    def test_a_clone_keeps_its_optimizer(self):
+        model, train = make(Recurrent), make_batch(5, 7)
+        optimizer = torch.optim.Adam(model.parameters())
+        (-token_log_proba(model, train).mean()).backward()
+        optimizer.step()
+        selector = LanguageSelector(model, optimizer=optimizer)
+        expected = selector.fit(train, train).scores_
+        np.testing.assert_allclose(clone(selector).fit(train, train).scores_, expected, rtol=1e-9)
+        inside = nn.DataParallel(model)
+        again = LanguageSelector(inside, optimizer=optimizer).fit(train, train).scores_
+        np.testing.assert_allclose(again, expected, rtol=1e-9)
+
+
+def test_objectives_that_couple_sequences_are_refused():
+    def shared(logits, batch):
+        labels = batch["labels"][:, 1:].clamp(min=0)
+        own = logits[:, :-1].log_softmax(2).gather(2, labels[..., None])[..., 0]
+        return nn.functional.pad(-own, (1, 0)) / (batch["labels"] != -100).sum()
+
+    model = make(Recurrent)
+    with pytest.raises(ValueError, match="depend on the rest of the batch"):
+        predict_log_proba(model, BATCH, BATCH, objective=shared, learning_rate=0.1)
+    with pytest.raises(ValueError, match="depend on the rest of the batch"):
+        token_influence(model, BATCH, BATCH, objective=shared)
+
+
+class Wrapper(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs).logits
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_lpntk.exceptions.AutogradRuleWarning")
+def test_wrappers_pass_the_mask_on():
+    model, batch = make(llama), make_batch(3, 7, "left")
+    expected = sequence_kernel(model, batch).toarray()
+    np.testing.assert_allclose(
+        sequence_kernel(Wrapper(model), batch).toarray(), expected, rtol=1e-7
+    )
+
+
+class TestBatches:
+    def test_a_sequence_of_padding(self):
+        rows = {"input_ids": [[0, 0, 0], [3, 4, 5]], "attention_mask": [[0] * 3, [1] * 3]}
+        rows["labels"] = [[-100] * 3, [3, 4, 5]]
+        assert sequence_kernel(make(llama), rows).toarray()[0, 0] == 0
+        with pytest.raises(ValueError, match="All sequences are padding"):
+            sequence_kernel(make(llama), rows | {"attention_mask": [[0] * 3] * 2})
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16])
+    def test_integers_of_any_size(self, dtype):
+        model, batch = make(llama), make_batch(3, 6)
+        expected = sequence_kernel(model, batch).toarray()
+        found = sequence_kernel(model, batch | {"input_ids": batch["input_ids"].to(dtype)})
+        np.testing.assert_array_equal(found.toarray(), expected)
+
+    def test_boolean_labels_are_refused(self):
+        batch = make_batch(2, 5)
+        with pytest.raises(ValueError, match="must hold token ids"):
+            sequence_kernel(make(llama), batch | {"labels": torch.ones(2, 5).bool()})
+
+
+def test_gradients_are_those_of_the_parameters_that_count():
+    """``jacobian`` is the oracle everywhere: it leaves out what is frozen, and so must we."""
+    model = make(lora)
+    assert jacobian(token_log_proba(model, BATCH)[:1], model).shape[1] == sum(
+        p.numel() for p in model.parameters() if p.requires_grad
+    )
