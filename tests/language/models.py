@@ -83,7 +83,7 @@ def make(family):
     torch.manual_seed(0)
     if family is Recurrent:
         return Recurrent().double().eval()
-    return family(pytest.importorskip("transformers")).double().eval()
+    return family(pytest.importorskip("transformers", minversion="5")).double().eval()
 
 
 def make_batch(n, length, padding=None, seed=0):

@@ -18,7 +18,7 @@ LABELS = [[-100, -100, 7, 8], [-100, -100, 11, -100]]
 
 
 def encoding(data):
-    return pytest.importorskip("transformers").BatchEncoding(data)
+    return pytest.importorskip("transformers", minversion="5").BatchEncoding(data)
 
 
 COMPLETION = [[0, 0, 1, 1], [0, 0, 1, 0]]

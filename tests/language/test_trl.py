@@ -8,7 +8,7 @@ import pytest
 import torch
 
 trl = pytest.importorskip("trl")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5")
 datasets = pytest.importorskip("datasets")
 
 from sklearn_lpntk.language import nthr_advantages, sequence_kernel  # noqa: E402

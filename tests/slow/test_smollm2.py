@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5")
 FOLDER = os.environ.get("LANGUAGE_MODEL", os.path.join(sys.prefix, "smollm2"))
 pytestmark = [
     pytest.mark.slow,
