@@ -92,17 +92,22 @@ class Side:
 
     def along(self, direction):
         """Derivatives of the scalars along a direction: an ndarray of shape (n_tokens,)."""
+        return self.values_and_derivatives(direction)[1]
+
+    def values_and_derivatives(self, direction):
+        """The scalars, and their derivatives along a direction: two ndarrays of (n_tokens,)."""
         view, derivative = self.scalars.view, self.scalars.derivative
         with borrowed(view):
             batches = batches_of(view, self._batch, self._rows)
-            found = torch.cat([derivative(x, direction)[1].detach() for _, x in batches])
-        found = found[self.mask.to(found.device)].cpu().numpy()
+            found = zip(*(derivative(x, direction) for _, x in batches))
+            found = [torch.cat(parts).detach() for parts in found]
+        values, found = (part[self.mask.to(part.device)].cpu().numpy() for part in found)
         if not np.isfinite(found).all():
             raise ValueError(
                 "The changes of some tokens are not finite: the step is too large for the model's "
                 "precision, or the objective has no derivative there."
             )
-        return found
+        return values, found
 
 
 def _finite(gradient):

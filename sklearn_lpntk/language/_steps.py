@@ -187,8 +187,8 @@ def predict_log_proba(
         gradient = Side(Scalars(causal, objective, parameters), update).gradient()
         rate = learning_rate / objective.size(update)
         direction = {name: g.mul_(-rate) for name, g in gradient.items()}
-    delta = _laid_out(watched.along(direction), watched.mask)
-    before = _laid_out(causal.log_proba(probes)[watched.mask].cpu().numpy(), watched.mask)
+    values = watched.values_and_derivatives(direction)
+    before, delta = (_laid_out(part, watched.mask) for part in values)
     return Bunch(delta_log_proba=delta, log_proba=before, delta_response=np.nansum(delta, axis=1))
 
 
