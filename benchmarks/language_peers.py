@@ -190,7 +190,10 @@ def dattri(model, batch, oracle, projector=IDENTITY):
     from dattri.task import AttributionTask
 
     data = DataLoader(TensorDataset(batch["input_ids"], batch["labels"]), batch_size=3)
-    loss = lambda weights, data: functional_loss(model, weights, *data)  # noqa: E731
+
+    def loss(weights, data):
+        return functional_loss(model, weights, *data)
+
     task = AttributionTask(loss, model, model.state_dict())
     tracin.DEFAULT_PROJECTOR_KWARGS.pop("proj_type", None)  # the class changes its own default
     attributor = tracin.TracInAttributor(task, torch.ones(1), False, projector)
@@ -314,7 +317,11 @@ def measured(function, make, batch, oracle):
     """The second of two runs (the first imports): errors, what it leaves out and says, seconds."""
     said, quiet = [], contextlib.redirect_stderr(io.StringIO())
     hear = warnings.catch_warnings(record=True)
-    keep = lambda _, record: record.levelno > 29 and said.append(record.getMessage())  # noqa: E731
+
+    def keep(_, record):
+        if record.levelno >= logging.WARNING:
+            said.append(record.getMessage())
+
     try:
         with mock.patch.object(logging.Logger, "handle", keep), quiet, hear as caught:
             warnings.simplefilter("always")

@@ -2,7 +2,8 @@
 
 import torch
 
-from .factors import Dense, Lookup, Outer, Unit, is_written_faster
+from .factors import Dense, Outer, is_written_faster
+from .sparse import Lookup, Unit
 from .tied import Tied
 
 LARGER = 2  # times the memory of the vectors that a sum of their products may take, written out

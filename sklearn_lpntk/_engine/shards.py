@@ -8,8 +8,9 @@ import mmap
 
 import torch
 
-from .factors import Dense, Lookup, Outer, Unit
+from .factors import Dense, Outer
 from .features import Features, Spec
+from .sparse import Lookup, Unit
 from .tied import Tied
 
 MAGIC = b"lpntk-shard-2\n"

@@ -17,10 +17,11 @@ import math
 import numpy as np
 import torch
 
-from .factors import Dense, Lookup, Outer
+from .factors import Dense, Outer
 from .features import Features
 from .products import slices
 from .session import full_precision
+from .sparse import Lookup
 
 WRITTEN_OUT = 2**24  # entries of a gradient that are written out at once
 # nanoseconds on one core, measured: an entry of a gradient, what each position adds to that,

@@ -1,7 +1,8 @@
 """The factor of a matrix that is an embedding and a layer: two sums, never written out."""
 
-from .factors import Dense, Lookup, Outer, pair_slices
+from .factors import Dense, Outer, pair_slices
 from .products import position_gram, scaled, summed
+from .sparse import Lookup
 
 
 class Tied:

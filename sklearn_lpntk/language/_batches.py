@@ -31,7 +31,7 @@ def as_batch(batch, name="batch"):
         batch = _collated(batch, name)
     if not hasattr(batch, "keys"):  # BatchEncoding is a UserDict
         raise TypeError(f"{name} must be {FORMS}; got {type(batch).__name__}.")
-    given = {key: _tensor(batch[key], f"{name}[{key!r}]") for key in batch.keys()}  # noqa: SIM118
+    given = {key: _tensor(value, f"{name}[{key!r}]") for key, value in dict(batch).items()}
     given = {key: value for key, value in given.items() if value is not None}
     if "input_ids" not in given and {"prompt_ids", "completion_ids"} <= given.keys():
         given = _of_completions(given)
@@ -77,11 +77,10 @@ def _collated(rows, name):
     if not rows or not all(isinstance(row, Mapping) or hasattr(row, "keys") for row in rows):
         kinds = sorted({type(row).__name__ for row in rows})
         raise TypeError(f"{name} must be {FORMS}; got a list of {kinds or 'nothing'}.")
-    keys = set(rows[0].keys())
-    if any(set(row.keys()) != keys for row in rows):
+    rows, out = [dict(row) for row in rows], {}
+    if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"The mappings in {name} have different keys; got {_key_sets(rows)}.")
-    out = {}
-    for key in rows[0].keys():  # noqa: SIM118
+    for key in rows[0]:
         parts = [_tensor(row[key], f"{name}[{i}][{key!r}]") for i, row in enumerate(rows)]
         if any(part is None for part in parts):
             continue
@@ -98,7 +97,7 @@ def _collated(rows, name):
 
 
 def _key_sets(rows):
-    return sorted({str(sorted(row.keys())) for row in rows})[:3]
+    return sorted({str(sorted(row)) for row in rows})[:3]
 
 
 def _of_completions(given):

@@ -13,9 +13,8 @@ from sklearn.utils import Bunch
 from sklearn.utils._optional_dependencies import check_pandas_support
 
 from .._skorch.nets import unwrapped
-from ._batches import IGNORED, as_batch, as_rows, labelled
-from ._causal import Causal
 from ._hidden_rewards import nthr_advantages, nthr_scores
+from ._probes import Probes
 from ._steps import predict_log_proba
 
 try:
@@ -145,7 +144,7 @@ class UpdateRecorder(TrainerCallback):
 
     Notes
     -----
-    A step that is watched takes two more forward passes and one Jacobian-vector product on the
+    A step that is watched takes one more forward pass and one Jacobian-vector product on the
     probes, and memory for three copies of the trainable parameters.
     """
 
@@ -315,68 +314,6 @@ def _last_hidden(model, batch, length, temperature):
             module.training = flag
     at = slice(-length - 1, -1)
     return found.hidden_states[-1][:, at].float(), found.logits[:, at].float() / temperature
-
-
-class Probes:
-    """Answers with names, in one batch.
-
-    Attributes
-    ----------
-    names : list of str
-        Of each sequence.
-    batch : dict of tensors
-    """
-
-    def __init__(self, probes):
-        given = {"probes": probes} if _is_batch(probes) else probes
-        if not hasattr(given, "items") or not len(given):
-            raise TypeError(
-                "probes must be a batch, or a dict of names to batches; got "
-                f"{type(probes).__name__}."
-            )
-        found = {
-            name: as_rows(as_batch(batch, f"probes[{name!r}]")) for name, batch in given.items()
-        }
-        for name, rows in found.items():
-            if any((row["labels"] == IGNORED).all() for row in rows):
-                raise ValueError(f"probes[{name!r}] has an answer without a labelled token.")
-        self._set([(name, row) for name, rows in found.items() for row in rows])
-
-    def _set(self, pairs):
-        self.names = [name for name, _ in pairs]
-        self.batch = as_batch([row for _, row in pairs], "probes")
-
-    @property
-    def lengths(self):
-        """Number of labelled tokens of each sequence."""
-        return labelled(self.batch).sum(1).numpy()
-
-    def log_proba(self, module):
-        """Summed log-probabilities under a model: (n,)."""
-        causal = Causal(module, {"probes": self.batch})
-        return causal.log_proba(self.batch).double().sum(1).cpu().numpy()
-
-    def by_name(self, values):
-        """Values of the sequences, as a dict of name to ndarray."""
-        names = np.array(self.names)
-        return {name: values[names == name] for name in dict.fromkeys(self.names)}
-
-    def with_argmax(self, module, name):
-        """These, and those of a name with the likeliest tokens in place of theirs."""
-        rows = as_rows(self.batch)
-        pairs = list(zip(self.names, rows))
-        own = as_batch([row for other, row in pairs if other == name])
-        likeliest = Causal(module, {"probes": own}).likeliest(own).cpu()
-        own["labels"] = torch.where(labelled(own), likeliest, own["labels"])
-        probes = object.__new__(Probes)
-        probes._set([*pairs, *(("argmax", row) for row in as_rows(own))])
-        return probes
-
-
-def _is_batch(probes):
-    if isinstance(probes, (list, tuple)):
-        return True
-    return hasattr(probes, "keys") and {"input_ids", "prompt_ids"} & set(probes.keys())
 
 
 def _period(every):

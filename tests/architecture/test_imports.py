@@ -87,6 +87,7 @@ ALLOWED = {
 ENGINE = [
     {"cotangents", "inputs", "names", "parameters", "plan", "products", "session", "task"},
     {"factors", "objectives", "samples"},
+    {"sparse"},
     {"tied"},
     {"forms"},
     {"compositions", "features", "following", "rules"},

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from sklearn_lpntk._engine import sketch as sketch_module
-from sklearn_lpntk._engine.factors import Dense, Lookup, Outer
+from sklearn_lpntk._engine.factors import Dense, Outer
 from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.sketch import Sketch
+from sklearn_lpntk._engine.sparse import Lookup
 from sklearn_lpntk.kernels import empirical_ntk
 
 from ..nets import TRAPS, Wrap
