@@ -143,7 +143,12 @@ def nthr_advantages(
     found = nthr_scores(
         hidden, logits, completion_ids, completion_mask, rewards, beta=beta, vocabulary=vocabulary
     )
-    shape = completion_ids.shape
+    return spared(advantages, found.selected, rewards, eta)
+
+
+def spared(advantages, selected, rewards, eta):
+    """Advantages of tokens, those selected times eta."""
+    shape = selected.shape
     if advantages.shape not in (shape, shape[:1]):
         raise ValueError(
             f"advantages must have shape ({shape[0]},) or {tuple(shape)}; got "
@@ -151,11 +156,11 @@ def nthr_advantages(
         )
     spread = advantages.unsqueeze(1).expand(shape) if advantages.ndim == 1 else advantages
     if eta == "balanced":
-        rewards = torch.as_tensor(rewards, device=logits.device).float()
+        rewards = torch.as_tensor(rewards).float()
         eta = 2 * abs(0.5 - float((rewards > rewards.mean()).float().mean()))
     elif isinstance(eta, str) or not eta >= 0:
         raise ValueError(f"eta must be 'balanced' or a number of at least 0; got {eta!r}.")
-    return torch.where(found.selected.to(spread.device), spread * eta, spread)
+    return torch.where(selected.to(spread.device), spread * eta, spread)
 
 
 def _errors(logits, ids, mask, row, columns):

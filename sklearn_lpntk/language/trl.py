@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._optional_dependencies import check_pandas_support
 
 from .._skorch.nets import unwrapped
-from ._hidden_rewards import nthr_advantages, nthr_scores
+from ._hidden_rewards import nthr_scores, spared
 from ._probes import Probes
 from ._steps import predict_log_proba
 
@@ -296,7 +296,7 @@ class NTHRTrainerMixin:
         scored = ~found.scores.isnan()
         if not scored.any():
             return spread.clone(), None
-        scaled = nthr_advantages(spread, *given, ids, mask, own, eta=self.nthr_eta, **options)
+        scaled = spared(spread, found.selected, own, self.nthr_eta)
         return scaled, float(found.selected[scored].float().mean())
 
 
