@@ -14,10 +14,11 @@ import torch
 
 from .autograd import densified
 from .inputs import checked_forward, n_rows, take
-from .parameters import TOLERANCE
+from .parameters import TOLERANCE, is_finite
 from .plan import Refuted
 
 KINK_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
+BEFORE_ROWS = 2  # run together, and the last of them alone
 FIRST_ROWS, SPOT_ROWS, SHARE = 8, 4, 64  # run by themselves: one row in so many, at most these
 NOISE = 20  # in units of what a backward pass at another scale differs by
 
@@ -36,11 +37,14 @@ class SelfCheck:
         self._again, self.proved = proved is not None, proved or set()
         self._generator = torch.Generator().manual_seed(0)
 
-    def before(self, x):
-        """Before the first batch is traced: a row's logits must not depend on the others."""
+    def before(self, x, alone):
+        """Before the first batch is traced: a row's logits must not depend on the others.
+
+        ``alone`` gives the logits of one row.
+        """
         if self.active and not self._again:
             shape = self.tracer.objective.any_shape
-            require_independent_rows(self.module, x, self.tracer.dtype, any_shape=shape)
+            require_independent_rows(self.module, x, self.tracer.dtype, alone, any_shape=shape)
 
     def batch(self, x, trace):
         """After a batch was traced."""
@@ -70,15 +74,17 @@ class SelfCheck:
 
     def _wrong(self, trace, weights, norms):
         """Parameters whose weighted sum over the rows of a trace autograd denies."""
-        expected = self._weighted_gradients(trace, weights)
-        shapes = {name: p.shape for name, p in self.tracer.parameters.items()}
-        found = _weighted_sums(trace, weights, shapes)
+        parameters = self.tracer.parameters
+        rest = self._weighted_gradients(trace, weights)
+        for name, gradient in rest.items():
+            known = gradient is not None
+            rest[name] = densified(gradient) if known else torch.zeros_like(parameters[name])
+        for name, part in _weighted_sums(trace, weights):
+            rest[name] = rest[name] - part.view_as(rest[name])
         scale = float((weights * norms).norm())
         errors = {}
-        for name, p in self.tracer.parameters.items():
-            gradient = expected[name]
-            gradient = torch.zeros_like(p) if gradient is None else densified(gradient)
-            error = _norm(found[name].sub_(gradient) if name in found else gradient)
+        for name, gradient in rest.items():
+            error = _norm(gradient)
             own = KINK_TOLERANCE if name in self.plan.autograd else TOLERANCE
             if not error <= own[self.tracer.dtype] * scale:
                 errors[name] = error
@@ -137,27 +143,27 @@ class SelfCheck:
         raise Refuted(self.plan.but(loop=True))
 
 
-def require_independent_rows(module, x, dtype, *, any_shape=False):
+def require_independent_rows(module, x, dtype, alone=None, *, any_shape=False):
     """Refuse a network whose logits of a row depend on the rest of the batch; the logits.
 
-    One row alone tells nothing: None.
+    One row alone tells nothing: None. ``alone`` gives the logits of one, by a forward pass that
+    tells something else besides.
     """
-    n = min(n_rows(x), SPOT_ROWS)
+    n = n_rows(x)
     if n == 1:
         return None
-    x = take(x, slice(0, n))
+    alone = alone or (lambda x: checked_forward(module, x, dtype, any_shape=any_shape))
     # with gradients: what the network keeps for later must not be without
     logits = checked_forward(module, x, dtype, any_shape=any_shape).detach()
     try:
-        row = take(x, slice(n - 1, n))
-        alone = checked_forward(module, row, dtype, any_shape=any_shape).detach()
+        own = alone(take(x, slice(n - 1, n))).detach()
     except ValueError as error:
         raise ValueError(
             "The network fails on one row alone, so its logits depend on the rest of the "
             "batch (BatchNorm without running statistics?); the kernel of a pair would not "
             f"be defined. {error}"
         ) from error
-    _require_same(alone, logits[n - 1 :], "on one row alone and in a batch")
+    _require_same(own, logits[n - 1 :], "on one row alone and in a batch")
     return logits
 
 
@@ -173,16 +179,14 @@ def _norms(trace):
     return sum(squares).sqrt()
 
 
-def _weighted_sums(trace, weights, shapes):
-    """Weighted sums of the rows by parameter; slices of one parameter add up."""
-    weights, found = weights.view_as(trace.scalars), {}
+def _weighted_sums(trace, weights):
+    """(name, weighted sum of the rows): one after the other, and all that a parameter has add up."""
+    weights = weights.view_as(trace.scalars)
     for block in trace.blocks:
         flat = block.factor.weighted_sum(weights.to(block.factor.tensors[-1].dtype))
-        for name, part in block.parts(flat).items():
-            found[name] = found[name] + part if name in found else part
+        yield from block.parts(flat).items()
     for name, factor in trace.slow.items():
-        found[name] = factor.weighted_sum(weights.to(factor.phi.dtype)).view(shapes[name])
-    return found
+        yield name, factor.weighted_sum(weights.to(factor.phi.dtype))
 
 
 def _require_same(logits, others, how):
@@ -199,15 +203,8 @@ def _require_same(logits, others, how):
 
 def _require_finite(trace):
     for key, factor in trace.factors.items():
-        if not all(_is_finite(tensor) for tensor in factor.tensors):
+        if not all(map(is_finite, factor.tensors)):
             raise ValueError(
                 f"The gradients of {key!r} contain NaN or infinity for some samples (a "
                 "square root at zero? an overflow?); their kernel would be meaningless."
             )
-
-
-def _is_finite(tensor):
-    """One pass, no temporary; NaN survives in the extremes."""
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return not tensor.numel() or all(torch.isfinite(extreme) for extreme in tensor.aminmax())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..exceptions import ProbabilityOutputWarning
+from .parameters import is_finite
 
 ALLOWED = "return finite numbers of shape (n, K) or (n, R, K)"
 
@@ -39,7 +40,7 @@ class Cotangent:
                 f"The cotangent {self.name!r} returned shape {shape} for logits of shape "
                 f"{(n, n_logits)}; {ALLOWED}."
             )
-        if v.device.type != "meta" and not torch.isfinite(v).all():
+        if not is_finite(v):
             raise ValueError(f"The cotangent {self.name!r} returned NaN or infinity; {ALLOWED}.")
         return v
 

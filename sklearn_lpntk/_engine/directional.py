@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .autograd import Substituted, densified, explained, looped_gradients
 from .evaluate import batches_of
 from .inputs import checked_forward, forward, take
-from .parameters import TOLERANCE
+from .parameters import TOLERANCE, is_finite
 
 
 def mean_gradient(module, parameters, X, y, cotangent, *, batch_size=256):
@@ -208,7 +208,7 @@ def _as_change(name, change, parameter):
         raise ValueError(
             f"parameter_change[{name!r}] must be a tensor or a numeric array; got {change!r:.60}."
         ) from error
-    if change.shape != parameter.shape or not torch.isfinite(change).all():
+    if change.shape != parameter.shape or not is_finite(change):
         raise ValueError(
             f"parameter_change[{name!r}] must be finite and of shape {tuple(parameter.shape)}; got "
             f"shape {tuple(change.shape)}."

@@ -9,7 +9,7 @@ import torch
 from .._runtime.progress import report
 from ..exceptions import AutogradRuleWarning
 from .blocks import structure_of
-from .check import SPOT_ROWS, SelfCheck
+from .check import BEFORE_ROWS, SelfCheck
 from .cotangents import look_like_probabilities, warn_of_probabilities
 from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
@@ -131,8 +131,7 @@ class Extractor:
             require_finite_state(self.module)
             tracer = Tracer(self.module, self.objective, self.names, plan)
             check = SelfCheck(tracer, proved)
-            check.before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
-            step, structure = self._rows_of_a_batch(tracer, X), dict(plan.structure)
+            step, structure = self._rows_of_a_batch(tracer, check, X), dict(plan.structure)
             head = min(step, PROVED) if proved is None and self._automatic else step
             for rows in _batches(n, step, head):
                 x = to_batch(X, rows, like.dtype, like.device)
@@ -153,18 +152,23 @@ class Extractor:
         """Samples in one forward pass."""
         if self.batch_size != "auto":
             return self.batch_size
-        like = self.parameter
         with borrowed(self.module, self.names):
             tracer = Tracer(self.module, self.objective, self.names, self.plan)
-            SelfCheck(tracer).before(to_batch(X, slice(0, SPOT_ROWS), like.dtype, like.device))
-            return self._rows_of_a_batch(tracer, X)
+            return self._rows_of_a_batch(tracer, SelfCheck(tracer), X)
 
-    def _rows_of_a_batch(self, tracer, X):
-        if self.batch_size == "auto":
-            row = to_batch(X, slice(0, 1), tracer.dtype, tracer.device)
+    def _rows_of_a_batch(self, tracer, check, X):
+        """The same, and the network's rows must not depend on each other."""
+
+        def alone(row):
             with tracer.recorder(1) as recorder:
-                tracer.forward(recorder, row)
-            self.batch_size = max(1, min(MOST_ROWS, BATCH_BYTES // max(1, recorder.n_bytes)))
+                logits = tracer.forward(recorder, row)
+            if self.batch_size == "auto":
+                self.batch_size = max(1, min(MOST_ROWS, BATCH_BYTES // max(1, recorder.n_bytes)))
+            return logits
+
+        check.before(to_batch(X, slice(0, BEFORE_ROWS), tracer.dtype, tracer.device), alone)
+        if self.batch_size == "auto":
+            alone(to_batch(X, slice(0, 1), tracer.dtype, tracer.device))
         return self.batch_size
 
     def warn(self, findings):

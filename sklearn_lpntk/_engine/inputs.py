@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from .parameters import is_finite
+
 INTEGER_HINT = (
     "Integers are passed on as they are, for embeddings; for any other network pass "
     "X.astype(numpy.float32). "
@@ -112,8 +114,7 @@ def _to_tensor(value, dtype, device):
     if not value.is_floating_point():
         dtype = torch.bool if value.dtype == torch.bool else torch.int64
     value = value.detach().to(device=device, dtype=dtype)
-    finite = device.type == "meta" or not dtype.is_floating_point
-    if not finite and not torch.isfinite(value).all():
+    if dtype.is_floating_point and not is_finite(value):
         raise ValueError("X contains NaN or infinity; the kernel needs finite inputs.")
     return value
 
@@ -170,6 +171,7 @@ def checked_forward(module, x, dtype=None, *, any_shape=False, prepare=None):
         )
     if not logits.is_floating_point():
         raise ValueError(f"The network must return floating point logits; got {logits.dtype}.")
+    # an operation by rows, for a recorder sees it
     if logits.device.type != "meta" and not torch.isfinite(logits).all():
         raise ValueError(
             "The network's output contains NaN or infinity (a diverged training?); "

@@ -17,7 +17,8 @@ def borrowed(module, names=()):
 
     Restored, also after an exception: the modules' attributes, ``requires_grad``, the values
     of parameters and buffers, the global random states of torch, numpy and Python, and
-    torch's switches. Other threads wait.
+    torch's switches. Other threads wait. Inside of a context that borrows the same module, values
+    are left to that one: they are copied once.
     """
     with ExitStack() as stack:
         stack.enter_context(in_turn(module))
@@ -37,17 +38,20 @@ def _restorer(module):
     for p, _ in hooks:
         p._backward_hooks = None
     # a forward pass may rewrite buffers, and weights: nn.Embedding(max_norm=...) does
-    state = [*module.parameters(), *module.buffers()]
-    values = [(t, t._version, t.detach().clone()) for t in state if not t.is_inference()]
+    state = {id(t): t for t in [*module.parameters(), *module.buffers()] if not t.is_inference()}
+    own = {key: t for key, t in state.items() if key not in _KEPT.tensors}
+    values = [(t, t._version, t.detach().clone()) for t in own.values()]
+    _KEPT.tensors |= own.keys()
 
     def restore():
+        _KEPT.tensors -= own.keys()
         for child, attributes, buffers in children:
             vars(child).clear()
             vars(child).update(attributes)
             child._buffers.clear()
             child._buffers.update(buffers)
-        for parameter, own in hooks:
-            parameter._backward_hooks = own
+        for parameter, callers in hooks:
+            parameter._backward_hooks = callers
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
         with torch.no_grad():
@@ -57,6 +61,16 @@ def _restorer(module):
                     tensor.copy_(value)
 
     return restore
+
+
+class _Kept(threading.local):
+    """By their ids, the tensors whose values this thread will restore."""
+
+    def __init__(self):
+        self.tensors = set()
+
+
+_KEPT = _Kept()
 
 
 def _same(tensor, value):

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from .._engine.check import SPOT_ROWS, require_independent_rows
+from .._engine.check import BEFORE_ROWS, require_independent_rows
 from .._engine.directional import DirectionalDerivative, weighted_gradient
 from .._engine.evaluate import batches_of
-from .._engine.parameters import select_parameters
+from .._engine.parameters import is_finite, select_parameters
 from .._engine.session import borrowed
 from .._runtime.progress import report
 from ._batches import columns, labelled
@@ -65,7 +65,7 @@ class Side:
         """Refuse a callable whose losses of a sequence depend on the others."""
         view = self.scalars.view
         with borrowed(view):
-            _, x = next(batches_of(view, self._batch, SPOT_ROWS))
+            _, x = next(batches_of(view, self._batch, BEFORE_ROWS))
             require_independent_rows(view, x, next(view.parameters()).dtype)
 
     def gradient(self):
@@ -112,7 +112,7 @@ class Side:
 
 def _finite(gradient):
     for name, g in gradient.items():
-        if g.device.type != "meta" and not torch.isfinite(g).all():
+        if not is_finite(g):
             raise ValueError(
                 f"The gradient of {name!r} contains NaN or infinity (a logarithm of zero in the "
                 "objective, or where there is no label?)."
