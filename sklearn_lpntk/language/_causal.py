@@ -1,7 +1,7 @@
 """Causal language models: what they are called with, and what is refused."""
 
 import inspect
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -9,6 +9,7 @@ from .._engine.evaluate import batches_of
 from .._engine.inputs import checked_forward, logits_in
 from .._engine.parameters import accepted, require_finite_state
 from .._engine.session import borrowed
+from .._runtime.turns import in_turn
 from .._runtime.views import viewed
 from .._skorch.nets import unwrapped
 from ._batches import IGNORED, attended, columns
@@ -48,7 +49,9 @@ def _likeliest(logits, batch):
 
 
 class Causal:
-    """A causal language model that was tried on batches (dict of name -> batch).
+    """A causal language model, to be used on batches (dict of name -> batch) in a ``with``.
+
+    That tries it on them, and borrows it: what it is called for inside copies no values.
 
     Attributes
     ----------
@@ -69,12 +72,23 @@ class Causal:
         _refuse_encoders(self.module)
         for name, batch in batches.items():
             _require_fitting(self.module, batch, name)
-        first = next(iter(batches.values()))
-        with borrowed(self.module), torch.no_grad():
+        self._batches, self._stack = batches, ExitStack()
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            stack.enter_context(in_turn(self.module))  # while another thread has it, all is frozen
+            trainable = {name for name, p in self.module.named_parameters() if p.requires_grad}
+            stack.enter_context(borrowed(self.module, trainable))
             require_finite_state(self.module)
-            self.vocabulary = _tried(self.module, first)
-        for name, batch in batches.items():
-            _require_known_labels(batch, self.vocabulary, name)
+            with torch.no_grad():
+                self.vocabulary = _tried(self.module, next(iter(self._batches.values())))
+            for name, batch in self._batches.items():
+                _require_known_labels(batch, self.vocabulary, name)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info):
+        return self._stack.__exit__(*exc_info)
 
     def view(self, scalars):
         """The model as a module from batches to ``scalars(logits, batch)``, of shape (n, T)."""
@@ -104,17 +118,18 @@ class Causal:
 
     def reference_log_proba(self, reference, batch):
         """The same by a reference model, which must know the same tokens."""
-        try:
-            other = Causal(reference, {"batch": batch})
-        except ValueError as error:
-            raise ValueError(f"reference: {error}") from error
-        if other.vocabulary != self.vocabulary:
-            raise ValueError(
-                f"The reference model has {other.vocabulary} logits and the model "
-                f"{self.vocabulary}: its log-probabilities are of other tokens. Pass the model "
-                "that training began from."
-            )
-        return other.log_proba(batch)
+        with ExitStack() as stack:
+            try:
+                other = stack.enter_context(Causal(reference, {"batch": batch}))
+            except ValueError as error:
+                raise ValueError(f"reference: {error}") from error
+            if other.vocabulary != self.vocabulary:
+                raise ValueError(
+                    f"The reference model has {other.vocabulary} logits and the model "
+                    f"{self.vocabulary}: its log-probabilities are of other tokens. Pass the model "
+                    "that training began from."
+                )
+            return other.log_proba(batch)
 
     def base_log_proba(self, batch):
         """The same by the model that adapters were added to, where there are some."""

@@ -97,17 +97,19 @@ def sequence_kernel(
     batches = {"batch": as_batch(batch)}
     if batch2 is not None:
         batches["batch2"] = as_batch(batch2, "batch2")
-    causal = Causal(model, batches)
-    view = causal.view(objective)
-    extractor = _extractor(view, parameters, batch_size)
     if store is not None and random_state is None:
         random_state = 0
     seed = sketch_seed(n_components, random_state)
     found = []
-    for name, side in zip(batches, ("X", "X2")):
-        x = columns(objective.prepared(causal, batches[name], reference))
-        path = None if store is None else store_path(store, side)
-        found.append(extract(extractor, x, None, n_components, seed, store=path, names=(name, "y")))
+    with Causal(model, batches) as causal:
+        extractor = _extractor(causal.view(objective), parameters, batch_size)
+        for name, side in zip(batches, ("X", "X2")):
+            x = columns(objective.prepared(causal, batches[name], reference))
+            options = {
+                "store": None if store is None else store_path(store, side),
+                "names": (name, "y"),
+            }
+            found.append(extract(extractor, x, None, n_components, seed, **options))
     return operator_of(*found)
 
 

@@ -43,8 +43,8 @@ class Probes:
 
     def log_proba(self, module):
         """Summed log-probabilities under a model: (n,)."""
-        causal = Causal(module, {"probes": self.batch})
-        return causal.log_proba(self.batch).double().sum(1).cpu().numpy()
+        with Causal(module, {"probes": self.batch}) as causal:
+            return causal.log_proba(self.batch).double().sum(1).cpu().numpy()
 
     def by_name(self, values):
         """Values of the sequences, as a dict of name to ndarray."""
@@ -56,7 +56,8 @@ class Probes:
         rows = as_rows(self.batch)
         pairs = list(zip(self.names, rows))
         own = as_batch([row for other, row in pairs if other == name])
-        likeliest = Causal(module, {"probes": own}).likeliest(own).cpu()
+        with Causal(module, {"probes": own}) as causal:
+            likeliest = causal.likeliest(own).cpu()
         own["labels"] = torch.where(labelled(own), likeliest, own["labels"])
         probes = object.__new__(Probes)
         probes._set([*pairs, *(("argmax", row) for row in as_rows(own))])

@@ -41,7 +41,7 @@ class Candidates:
 
     @cached_property
     def causal(self):
-        """The model, tried on the sequences."""
+        """The model, to be tried on the sequences."""
         given = {"train_batches": as_batch(self.train)}
         if self.validation is not None:
             given["validation_batches"] = as_batch(self.validation)
@@ -88,7 +88,19 @@ def gradient_similarity(candidates):
     cosine = candidates.options["similarity"] == "cosine"
     if cosine or candidates.options["n_components"] is not None:
         return _by_kernel(candidates, cosine)
-    direction = {}
+    out = np.empty(len(candidates.train))
+    with candidates.causal:
+        direction = _direction(candidates)
+        for rows, batch in candidates.buckets(candidates.train):
+            side = Side(candidates.scalars, batch)
+            owners = side.mask.nonzero()[:, 0].numpy()
+            out[rows] = np.bincount(owners, side.along(direction), len(rows))
+    return out / candidates.lengths
+
+
+def _direction(candidates):
+    """The gradient of the validation set's mean loss, as the optimizer scales it."""
+    direction, validation = {}, candidates.validation
     for _, batch in candidates.buckets(validation):
         for name, g in Side(candidates.scalars, batch).gradient().items():
             direction[name] = direction[name].add_(g) if name in direction else g
@@ -96,12 +108,7 @@ def gradient_similarity(candidates):
         g.div_(n_tokens(validation).sum())
         if candidates.options["optimizer"] is not None:
             g.div_(_adam_scale(candidates, name))
-    out = np.empty(len(candidates.train))
-    for rows, batch in candidates.buckets(candidates.train):
-        side = Side(candidates.scalars, batch)
-        owners = side.mask.nonzero()[:, 0].numpy()
-        out[rows] = np.bincount(owners, side.along(direction), len(rows))
-    return out / candidates.lengths
+    return direction
 
 
 def _by_kernel(candidates, cosine):
@@ -157,9 +164,10 @@ def redundant(candidates):
 def loss(candidates):
     """Those of the highest mean loss."""
     out = np.empty(len(candidates.train))
-    for rows, batch in candidates.buckets(candidates.train):
-        losses = candidates.causal.evaluated(candidates.objective, batch)
-        out[rows] = losses.sum(1).cpu().numpy()
+    with candidates.causal:
+        for rows, batch in candidates.buckets(candidates.train):
+            losses = candidates.causal.evaluated(candidates.objective, batch)
+            out[rows] = losses.sum(1).cpu().numpy()
     return out / candidates.lengths
 
 

@@ -80,16 +80,16 @@ def token_influence(model, observed, update, *, objective="sft", reference=None,
     True
     """
     observed, update = as_batch(observed, "observed"), as_batch(update, "update")
-    causal = Causal(model, {"observed": observed, "update": update})
     objective = find_objective(objective)
-    update = objective.prepared(causal, update, reference)
-    watched = Side(Scalars(causal, log_proba, parameters), observed)
-    learnt = Side(Scalars(causal, objective, parameters), update)
-    return Bunch(
-        matrix=-_products(watched, learnt),
-        log_proba=causal.log_proba(observed)[watched.mask].cpu().numpy(),
-        tokens=_tokens(observed=observed, update=update),
-    )
+    with Causal(model, {"observed": observed, "update": update}) as causal:
+        update = objective.prepared(causal, update, reference)
+        watched = Side(Scalars(causal, log_proba, parameters), observed)
+        learnt = Side(Scalars(causal, objective, parameters), update)
+        return Bunch(
+            matrix=-_products(watched, learnt),
+            log_proba=causal.log_proba(observed)[watched.mask].cpu().numpy(),
+            tokens=_tokens(observed=observed, update=update),
+        )
 
 
 def predict_log_proba(
@@ -178,16 +178,17 @@ def predict_log_proba(
     batches = {"probes": probes}
     if update is not None:
         batches["update"] = update = as_batch(update, "update")
-    causal, objective = Causal(model, batches), find_objective(objective)
-    watched = Side(Scalars(causal, log_proba, parameters), probes)
-    if update is None:
-        direction = as_direction(causal.module, parameter_change)
-    else:
-        update = objective.prepared(causal, update, reference)
-        gradient = Side(Scalars(causal, objective, parameters), update).gradient()
-        rate = learning_rate / objective.size(update)
-        direction = {name: g.mul_(-rate) for name, g in gradient.items()}
-    values = watched.values_and_derivatives(direction)
+    objective = find_objective(objective)
+    with Causal(model, batches) as causal:
+        watched = Side(Scalars(causal, log_proba, parameters), probes)
+        if update is None:
+            direction = as_direction(causal.module, parameter_change)
+        else:
+            update = objective.prepared(causal, update, reference)
+            gradient = Side(Scalars(causal, objective, parameters), update).gradient()
+            rate = learning_rate / objective.size(update)
+            direction = {name: g.mul_(-rate) for name, g in gradient.items()}
+        values = watched.values_and_derivatives(direction)
     before, delta = (_laid_out(part, watched.mask) for part in values)
     return Bunch(delta_log_proba=delta, log_proba=before, delta_response=np.nansum(delta, axis=1))
 

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils import Bunch
 from sklearn.utils._optional_dependencies import check_pandas_support
 
+from .._engine.session import borrowed
 from .._skorch.nets import unwrapped
 from ._hidden_rewards import nthr_scores, spared
 from ._probes import Probes
@@ -170,10 +171,11 @@ class UpdateRecorder(TrainerCallback):
             return
         module, before = unwrapped(model), self._before
         self._before, trainable = None, _trainable(module)
-        after = self.probes.log_proba(module)
         change = {name: p.detach() - before[name] for name, p in trainable.items()}
-        with _set_to(trainable, before):
-            found = predict_log_proba(module, self.probes.batch, parameter_change=change)
+        with borrowed(module, trainable):
+            after = self.probes.log_proba(module)
+            with _set_to(trainable, before):
+                found = predict_log_proba(module, self.probes.batch, parameter_change=change)
         start = np.nansum(found.log_proba, axis=1)
         values = {
             "predicted": found.delta_response,
