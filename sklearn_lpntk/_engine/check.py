@@ -180,7 +180,7 @@ def _norms(trace):
 
 
 def _weighted_sums(trace, weights):
-    """(name, weighted sum of the rows): one after the other, and all that a parameter has add up."""
+    """(name, weighted sum of the rows), one by one; all that a parameter has add up."""
     weights = weights.view_as(trace.scalars)
     for block in trace.blocks:
         flat = block.factor.weighted_sum(weights.to(block.factor.tensors[-1].dtype))
