@@ -6,6 +6,7 @@ from ._drawing import (
     BLACK,
     BLUE,
     COLORS,
+    GREEN,
     GREY,
     MARKERS,
     MOST_TICKS,
@@ -26,6 +27,7 @@ ANSWERS = {
     "other": ORANGE,
     "permuted": GREY,
     "argmax": PURPLE,
+    "likeliest": GREEN,
     "probes": BLACK,
 }
 

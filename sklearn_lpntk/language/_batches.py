@@ -9,7 +9,8 @@ IGNORED = -100  # a label without a loss, as in torch and in transformers
 PADDING = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED, "completion_mask": 0}
 FORMS = (
     "a mapping with input_ids of shape (n, T) and, if there are, attention_mask and labels (-100 "
-    "where there is no loss) or completion_mask; or a list of such mappings, one a sequence"
+    "where there is no loss) or completion_mask; or a list or a data set of such mappings, one a "
+    "sequence"
 )
 
 
@@ -27,8 +28,8 @@ def as_batch(batch, name="batch"):
     ValueError
         If shapes don't fit, or no token has a label.
     """
-    if isinstance(batch, (list, tuple)):
-        batch = _collated(batch, name)
+    if are_rows(batch):
+        batch = _collated(list(batch), name)
     if not hasattr(batch, "keys"):  # BatchEncoding is a UserDict
         raise TypeError(f"{name} must be {FORMS}; got {type(batch).__name__}.")
     given = {key: _tensor(value, f"{name}[{key!r}]") for key, value in dict(batch).items()}
@@ -52,6 +53,14 @@ def as_batch(batch, name="batch"):
             "tokens are not, which nothing predicts). Label the tokens whose loss counts."
         )
     return given
+
+
+def are_rows(batch):
+    """Whether it is a list of something, or a data set of mappings."""
+    if isinstance(batch, (list, tuple)):
+        return True
+    indexed = hasattr(batch, "__getitem__") and hasattr(batch, "__len__") and len(batch)
+    return bool(indexed) and not hasattr(batch, "keys") and hasattr(batch[0], "keys")
 
 
 def _tensor(value, name):

@@ -14,10 +14,18 @@ from ._batches import labelled
 
 def log_proba(logits, batch):
     """Log-probabilities of the labels, (n, T), zero where there is none."""
-    labels, mask = batch["labels"][:, 1:], labelled(batch)[:, 1:]
+    labels = batch["labels"][:, 1:].clamp(min=0)
     every = torch.log_softmax(logits[:, :-1], 2)
-    own = every.gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
-    return F.pad(torch.where(mask, own, 0), (1, 0))
+    return _where_labelled(every.gather(2, labels.unsqueeze(2)).squeeze(2), batch)
+
+
+def largest_log_proba(logits, batch):
+    """Log-probabilities of the likeliest tokens in place of the labels."""
+    return _where_labelled(torch.log_softmax(logits[:, :-1], 2).amax(2), batch)
+
+
+def _where_labelled(values, batch):
+    return F.pad(torch.where(labelled(batch)[:, 1:], values, 0), (1, 0))
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ class Custom:
         return int(labelled(batch).sum())
 
 
+REFERENCE = "ref_chosen_logps", "ref_rejected_logps"  # as trl calls them
 NAMED = {"sft": SFT(), "dpo": DPO()}
 
 
@@ -147,13 +156,24 @@ def _require_no_reference(reference, objective):
         )
 
 
+def _half(batch, name):
+    """What a batch says of one half of its answers."""
+    values, n = batch[name], len(batch["labels"]) // 2
+    if values.shape != (n,) or not torch.isfinite(values).all():
+        raise ValueError(
+            f"{name} must be finite and of shape ({n},), one number a pair; got shape "
+            f"{tuple(values.shape)}."
+        )
+    return values
+
+
 def _reference_sums(model, batch, reference):
     """Log-probabilities of the answers under the reference model, (n,)."""
     mask = labelled(batch)
     if isinstance(reference, torch.nn.Module):
         return model.reference_log_proba(reference, batch).sum(1)
-    if reference is None and {"ref_chosen_logps", "ref_rejected_logps"} <= batch.keys():
-        return torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
+    if reference is None and set(REFERENCE) <= batch.keys():
+        return torch.cat([_half(batch, name) for name in REFERENCE])
     if reference is None:
         return model.base_log_proba(batch).sum(1)
     reference = torch.as_tensor(reference)

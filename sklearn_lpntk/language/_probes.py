@@ -5,6 +5,10 @@ import torch
 
 from ._batches import IGNORED, as_batch, as_rows, labelled
 from ._causal import Causal
+from ._objectives import largest_log_proba
+
+# in the contexts of some answers: tokens that were likeliest at first, and those that are by now
+ARGMAX, LIKELIEST = "argmax", "likeliest"
 
 
 class Probes:
@@ -44,7 +48,16 @@ class Probes:
     def log_proba(self, module):
         """Summed log-probabilities under a model: (n,)."""
         with Causal(module, {"probes": self.batch}) as causal:
-            return causal.log_proba(self.batch).double().sum(1).cpu().numpy()
+            return _sums(causal.log_proba(self.batch))
+
+    def record(self, module):
+        """The same by name; beside tokens that are fixed, those that are likeliest by now."""
+        with Causal(module, {"probes": self.batch}) as causal:
+            found = self.by_name(_sums(causal.log_proba(self.batch)))
+            if ARGMAX in found:
+                own = as_batch(self._rows(ARGMAX))
+                found[LIKELIEST] = _sums(causal.evaluated(largest_log_proba, own))
+        return found
 
     def by_name(self, values):
         """Values of the sequences, as a dict of name to ndarray."""
@@ -53,15 +66,21 @@ class Probes:
 
     def with_argmax(self, module, name):
         """These, and those of a name with the likeliest tokens in place of theirs."""
-        rows = as_rows(self.batch)
-        pairs = list(zip(self.names, rows))
-        own = as_batch([row for other, row in pairs if other == name])
+        own = as_batch(self._rows(name))
         with Causal(module, {"probes": own}) as causal:
             likeliest = causal.likeliest(own).cpu()
         own["labels"] = torch.where(labelled(own), likeliest, own["labels"])
         probes = object.__new__(Probes)
-        probes._set([*pairs, *(("argmax", row) for row in as_rows(own))])
+        pairs = zip(self.names, as_rows(self.batch))
+        probes._set([*pairs, *((ARGMAX, row) for row in as_rows(own))])
         return probes
+
+    def _rows(self, name):
+        return [row for other, row in zip(self.names, as_rows(self.batch)) if other == name]
+
+
+def _sums(values):
+    return values.double().sum(1).cpu().numpy()
 
 
 def _is_batch(probes):

@@ -12,7 +12,7 @@ from .._features import operator_of, workers_of
 from .._skorch.nets import unwrapped
 from ..pruning._orders import coverage_order, herding_order
 from ..pruning._similarity import CosineRows, OperatorRows
-from ._batches import IGNORED, as_batch, as_rows
+from ._batches import IGNORED, are_rows, as_batch, as_rows
 from ._causal import Causal
 from ._kernel import sequence_kernel
 from ._sides import Scalars, Side
@@ -220,8 +220,8 @@ def _labelled_rows(rows, name):
 
 
 def _is_list_of_rows(batches):
-    """Whether a list is one batch: of mappings with one sequence each."""
-    if not isinstance(batches, (list, tuple)) or not batches or not hasattr(batches[0], "keys"):
+    """Whether a list or a data set is one batch: of mappings with one sequence each."""
+    if not are_rows(batches) or not len(batches) or not hasattr(batches[0], "keys"):
         return False
     ids = batches[0].get("input_ids")
     return ids is not None and np.ndim(ids) == 1

@@ -1,6 +1,6 @@
 """Sequences whose tokens have scalars: gradients of these, and derivatives along a direction."""
 
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -23,23 +23,28 @@ class Scalars:
     view : nn.Module
         From batches to scalars (n, T).
     derivative : DirectionalDerivative
-    n_parameters : int
+        That of an earlier view keeps the way that was found to be right.
     is_given : bool
         Whether the scalars are those of a callable.
     """
 
-    def __init__(self, causal, scalars, parameters=None):
+    def __init__(self, causal, scalars, parameters=None, derivative=None):
         self.causal, self.view = causal, causal.view(scalars)
         self.is_given = isinstance(scalars, Custom)
-        self._names = select_parameters(self.view, parameters)
-        self.derivative = DirectionalDerivative(self.view)
-        self.n_parameters = sum(p.numel() for p in self.parameters.values())
+        self._selection = parameters
+        self.derivative = derivative or DirectionalDerivative()
+        self.derivative.module = self.view
+
+    @cached_property
+    def parameters(self):
+        """The parameters that count, by name: those that are trainable where it is asked first."""
+        parameters = dict(self.view.named_parameters())
+        return {name: parameters[name] for name in select_parameters(self.view, self._selection)}
 
     @property
-    def parameters(self):
-        """The parameters that count, by name."""
-        parameters = dict(self.view.named_parameters())
-        return {name: parameters[name] for name in self._names}
+    def n_parameters(self):
+        """Their size."""
+        return sum(p.numel() for p in self.parameters.values())
 
 
 class Side:
@@ -70,23 +75,23 @@ class Side:
 
     def gradient(self):
         """The gradient of the sum of all scalars, by name of the parameter."""
-        view, total = self.scalars.view, {}
+        view, parameters, total = self.scalars.view, self.scalars.parameters, {}
         with borrowed(view):
             for _, x in batches_of(view, self._batch, self._rows):
-                gradient, _ = weighted_gradient(view, self.scalars.parameters, x, torch.ones_like)
+                gradient, _ = weighted_gradient(view, parameters, x, torch.ones_like)
                 for name, g in gradient.items():
                     total[name] = total[name].add_(g) if name in total else g
         return _finite(total)
 
     def gradients(self):
         """The gradients of the scalars, one labelled token after the other."""
-        view = self.scalars.view
+        view, parameters = self.scalars.view, self.scalars.parameters
         for done, (row, position) in enumerate(self.mask.nonzero().tolist(), 1):
             own = {key: value[row : row + 1] for key, value in self._batch.items()}
             with borrowed(view):
                 ((_, x),) = batches_of(view, own, 1)
                 one = partial(_unit, position=position)
-                gradient, _ = weighted_gradient(view, self.scalars.parameters, x, one)
+                gradient, _ = weighted_gradient(view, parameters, x, one)
             yield _finite(gradient)
             report(done, self.n_tokens, "tokens")
 

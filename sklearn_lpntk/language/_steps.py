@@ -173,22 +173,28 @@ def predict_log_proba(
     >>> bool(prediction.delta_response[0] > 0)
     True
     """
-    _require_one_step(update, learning_rate, parameter_change)
-    probes = as_batch(probes, "probes")
-    batches = {"probes": probes}
-    if update is not None:
-        batches["update"] = update = as_batch(update, "update")
-    objective = find_objective(objective)
-    with Causal(model, batches) as causal:
-        watched = Side(Scalars(causal, log_proba, parameters), probes)
-        if update is None:
-            direction = as_direction(causal.module, parameter_change)
-        else:
-            update = objective.prepared(causal, update, reference)
-            gradient = Side(Scalars(causal, objective, parameters), update).gradient()
-            rate = learning_rate / objective.size(update)
-            direction = {name: g.mul_(-rate) for name, g in gradient.items()}
-        values = watched.values_and_derivatives(direction)
+    _require_one_step(update, learning_rate, parameter_change, parameters)
+    objective, probes = find_objective(objective), as_batch(probes, "probes")
+    if update is None:
+        return predicted_along(model, probes, parameter_change)
+    update = as_batch(update, "update")
+    with Causal(model, {"probes": probes, "update": update}) as causal:
+        update = objective.prepared(causal, update, reference)
+        gradient = Side(Scalars(causal, objective, parameters), update).gradient()
+        rate = learning_rate / objective.size(update)
+        direction = {name: g.mul_(-rate) for name, g in gradient.items()}
+        return _predicted(Side(Scalars(causal, log_proba), probes), direction)
+
+
+def predicted_along(model, probes, parameter_change, derivative=None):
+    """The same of a change of the parameters; ``derivative`` is that of an earlier call."""
+    with Causal(model, {"probes": probes}) as causal:
+        watched = Side(Scalars(causal, log_proba, derivative=derivative), probes)
+        return _predicted(watched, as_direction(causal.module, parameter_change))
+
+
+def _predicted(watched, direction):
+    values = watched.values_and_derivatives(direction)
     before, delta = (_laid_out(part, watched.mask) for part in values)
     return Bunch(delta_log_proba=delta, log_proba=before, delta_response=np.nansum(delta, axis=1))
 
@@ -229,14 +235,14 @@ def _laid_out(values, mask):
     return out
 
 
-def _require_one_step(update, learning_rate, parameter_change):
-    given = {"update": update, "learning_rate": learning_rate}
+def _require_one_step(update, learning_rate, parameter_change, parameters):
+    given = {"update": update, "learning_rate": learning_rate, "parameters": parameters}
     if parameter_change is not None:
         surplus = [name for name, value in given.items() if value is not None]
         if surplus:
             raise ValueError(
-                "parameter_change= takes the place of the step: pass None for update and "
-                f"learning_rate; got {surplus}."
+                "parameter_change= takes the place of the step, and names what it changes: pass "
+                f"None for {surplus}."
             )
         return
     if update is None:

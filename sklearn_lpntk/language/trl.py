@@ -12,11 +12,12 @@ import torch
 from sklearn.utils import Bunch
 from sklearn.utils._optional_dependencies import check_pandas_support
 
+from .._engine.directional import DirectionalDerivative
 from .._engine.session import borrowed
 from .._skorch.nets import unwrapped
 from ._hidden_rewards import nthr_scores, spared
-from ._probes import Probes
-from ._steps import predict_log_proba
+from ._probes import ARGMAX, LIKELIEST, Probes
+from ._steps import predicted_along
 
 try:
     from transformers import TrainerCallback
@@ -44,15 +45,16 @@ class ResponseProbe(TrainerCallback):
     every : int, default=10
         Optimiser steps from one record to the next; the first is before training.
     argmax_of : str or None, default="chosen"
-        The answers in whose contexts the likeliest token at the start is watched, too: where a
-        squeezed distribution goes. Left out where ``probes`` has no such name.
+        The answers in whose contexts the tokens are watched, too, that were likeliest at the
+        start, and those that are so by now: where a squeezed distribution goes. Left out where
+        ``probes`` has no such name.
 
     Attributes
     ----------
     records : list of Bunch
         Of each record, ``step`` and ``log_proba``, a dict of name to an ndarray of shape
         (n_answers,): sums over an answer's tokens (nats). The fixed tokens are called
-        ``"argmax"``.
+        ``"argmax"``, those of the record ``"likeliest"``.
 
     See Also
     --------
@@ -72,7 +74,7 @@ class ResponseProbe(TrainerCallback):
         """Fix the likeliest tokens, and record; a training that does not go on begins anew."""
         if state.global_step == 0:
             self.records, self.probes = [], self._given
-        if self.argmax_of in self.probes.names and "argmax" not in self.probes.names:
+        if self.argmax_of in self.probes.names and ARGMAX not in self.probes.names:
             self.probes = self.probes.with_argmax(unwrapped(model), self.argmax_of)
         self._record(state, model)
 
@@ -94,7 +96,7 @@ class ResponseProbe(TrainerCallback):
             return
         if self.records and self.records[-1].step == state.global_step:
             return
-        found = self.probes.by_name(self.probes.log_proba(unwrapped(model)))
+        found = self.probes.record(unwrapped(model))
         self.records.append(Bunch(step=state.global_step, log_proba=found))
         self._latest = {f"probe/{name}": float(v.mean()) for name, v in found.items()}
 
@@ -108,6 +110,7 @@ class ResponseProbe(TrainerCallback):
         """
         pd = check_pandas_support("ResponseProbe.to_frame")
         lengths = self.probes.by_name(self.probes.lengths)
+        lengths[LIKELIEST] = lengths.get(ARGMAX)
         rows = [
             (record.step, name, i, value, lengths[name][i])
             for record in self.records
@@ -152,9 +155,11 @@ class UpdateRecorder(TrainerCallback):
     def __init__(self, probes, *, every=10):
         self.probes, self.every = Probes(probes), _period(every)
         self.records, self._before, self._latest = [], None, {}
+        self._derivative = DirectionalDerivative()
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Begin anew, unless an earlier training goes on."""
+        self._derivative = DirectionalDerivative()
         if state.global_step == 0:
             self.records, self._latest = [], {}
 
@@ -175,7 +180,7 @@ class UpdateRecorder(TrainerCallback):
         with borrowed(module, trainable):
             after = self.probes.log_proba(module)
             with _set_to(trainable, before):
-                found = predict_log_proba(module, self.probes.batch, parameter_change=change)
+                found = predicted_along(module, self.probes.batch, change, self._derivative)
         start = np.nansum(found.log_proba, axis=1)
         values = {
             "predicted": found.delta_response,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.utils import Bunch
 
-matplotlib = pytest.importorskip("matplotlib")
-matplotlib.use("Agg")
+plt = pytest.importorskip("matplotlib.pyplot")
+plt.switch_backend("Agg")
 
 from sklearn_lpntk.inspection import (  # noqa: E402
     ResponseDynamicsDisplay,
@@ -16,7 +16,7 @@ from sklearn_lpntk.inspection import (  # noqa: E402
 @pytest.fixture(autouse=True)
 def closed():
     yield
-    matplotlib.pyplot.close("all")
+    plt.close("all")
 
 
 class Probe:
@@ -40,7 +40,7 @@ class TestResponseDynamics:
         assert display.ax_.get_ylabel() == "log-probability (nats)"
 
     def test_on_axes_and_again(self):
-        ax = matplotlib.pyplot.subplots()[1]
+        ax = plt.subplots()[1]
         display = ResponseDynamicsDisplay.from_probe(Probe(), ax=ax)
         assert display.ax_ is ax
         assert display.plot().ax_ is not ax

@@ -226,3 +226,28 @@ def test_gradients_are_those_of_the_parameters_that_count():
     assert jacobian(token_log_proba(model, BATCH)[:1], model).shape[1] == sum(
         p.numel() for p in model.parameters() if p.requires_grad
     )
+
+
+def test_a_change_of_a_model_that_is_frozen():
+    model, probes = make(llama), make_batch(2, 6)
+    change = {name: 1e-3 * torch.randn_like(p) for name, p in model.named_parameters()}
+    expected = predict_log_proba(model, probes, parameter_change=change).delta_response
+    found = predict_log_proba(model.requires_grad_(False), probes, parameter_change=change)
+    np.testing.assert_array_equal(found.delta_response, expected)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([0.0, torch.nan])])
+def test_log_probabilities_of_a_reference_that_are_wrong(values):
+    batch = make_batch(4, 6) | {"ref_chosen_logps": torch.zeros(2), "ref_rejected_logps": values}
+    with pytest.raises(ValueError, match=r"ref_rejected_logps must be finite and of shape \(2,\)"):
+        sequence_kernel(make(llama), batch, objective="dpo")
+
+
+def test_a_data_set_of_rows():
+    datasets = pytest.importorskip("datasets")
+    rows = [{"input_ids": list(range(1, k + 4)), "text": "words"} for k in range(5)]
+    data, model = datasets.Dataset.from_list(rows), make(llama)
+    expected = sequence_kernel(model, [{"input_ids": row["input_ids"]} for row in rows]).toarray()
+    np.testing.assert_allclose(sequence_kernel(model, data).toarray(), expected, rtol=1e-12)
+    selector = LanguageSelector(model, strategy="loss").fit(data)
+    assert selector.scores_.shape == (5,)

@@ -164,6 +164,7 @@ def test_some_parameters():
         ({"update": make_batch(2, 5)}, "learning_rate must be a number above 0"),
         ({"update": make_batch(2, 5), "learning_rate": -1.0}, "learning_rate must be a number"),
         ({"update": make_batch(2, 5), "parameter_change": {}}, "takes the place of the step"),
+        ({"parameter_change": {}, "parameters": "head"}, "names what it changes"),
         ({"parameter_change": {"nowhere": torch.zeros(2)}}, "no parameters of the network"),
         ({"parameter_change": {"head.bias": torch.zeros(2)}}, "of shape"),
         ({"parameter_change": {}}, "must be a dict"),

@@ -94,11 +94,21 @@ class TestResponseProbe:
         steps = trainer.args.max_steps
         assert [r.step for r in probe.records] == list(range(0, steps + 1, 2))
         first, last = probe.records[0].log_proba, probe.records[-1].log_proba
-        assert {k: len(v) for k, v in first.items()} == {"chosen": 2, "rejected": 3, "argmax": 2}
+        sizes = {"chosen": 2, "rejected": 3, "argmax": 2, "likeliest": 2}
+        assert {k: len(v) for k, v in first.items()} == sizes
         np.testing.assert_allclose(first["rejected"], before.detach(), rtol=1e-4)
         # without its padding, as a position is that of the token in its sequence
         np.testing.assert_allclose(first["argmax"][0], argmax[0], rtol=1e-4)
         assert (first["argmax"] >= first["chosen"]).all()
+        np.testing.assert_array_equal(first["likeliest"], first["argmax"])
+        assert (last["likeliest"] >= last["argmax"]).all()
+        trained = small()  # a trainer's model computes in half precision
+        trained.load_state_dict(trainer.model.state_dict())
+        by_now = likeliest_log_proba(trained, PROBES["chosen"])
+        np.testing.assert_allclose(last["likeliest"][0], by_now[0], rtol=1e-4)
+        frame = probe.to_frame()
+        counted = [frame[frame.response == k].n_tokens.tolist() for k in ("argmax", "likeliest")]
+        assert counted[0] == counted[1]
         after = sums(token_log_proba(trainer.model, PROBES["rejected"]), PROBES["rejected"])
         np.testing.assert_allclose(last["rejected"], after.detach(), rtol=1e-4)
         logged = [entry for entry in trainer.state.log_history if "probe/chosen" in entry]
