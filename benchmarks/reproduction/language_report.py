@@ -152,7 +152,28 @@ def squeezing():
     )
 
 
-KINDS = ("chosen", "rephrased", "rejected", "permuted", "argmax")
+KINDS = ("chosen", "rephrased", "rejected", "permuted", "argmax", "likeliest")
+# the authors' logs of Qwen1.5-1.8B: src/exp_results of github.com/Joshua-Ren/Learning_dynamics_LLM,
+# first and last record; their argmax is the likeliest token by now, of none that is fixed
+LOGGED = {
+    "SFT on the chosen": (
+        (-122.8, -128.3, -97.1, -361.8, None, -128.8),
+        (-87.8, -127.8, -88.6, -370.4, None, -107.4),
+    ),
+    "SFT on both": (
+        (-122.8, -128.3, -97.1, -361.8, None, -128.8),
+        (-79.2, -131.3, -60.6, -376.9, None, -102.9),
+    ),
+    "DPO after the first": (
+        (-78.1, -129.2, -91.5, -374.2, None, -106.5),
+        (-135.8, -257.8, -295.2, -521.4, None, -88.9),
+    ),
+}
+
+
+def _line(name, values):
+    cells = ["-" if value is None else f"{value:.1f}" for value in values]
+    return f"{name:26s}" + "".join(f"{cell:>11s}" for cell in cells)
 
 
 def dynamics():
@@ -178,7 +199,7 @@ def dynamics():
         for at in (0, len(steps) // 2, len(steps) - 1):
             values = [np.mean([part[at][kind] for part in parts]) for kind in KINDS]
             name = f"{title if at == 0 else '':18s} step {steps[at]:>2d}"
-            lines.append(f"{name:26s}" + "".join(f"{v:>11.1f}" for v in values))
+            lines.append(_line(name, values))
         changes[run, phase] = {
             kind: [part[-1][kind] - part[0][kind] for part in parts] for kind in KINDS
         }
@@ -188,6 +209,10 @@ def dynamics():
         changes[run, phase]["early rejected"] = [
             part[len(steps) // 4]["rejected"] - part[0]["rejected"] for part in parts
         ]
+    lines += ["", "The authors' logs, Qwen1.5-1.8B, another data set", ""]
+    for name, ends in LOGGED.items():
+        for when, values in zip(("first", "last"), ends):
+            lines.append(_line(f"{name if when == 'first' else '':20s} {when:>5s}", values))
     page("language_dynamics", "\n".join(lines))
     _dynamics_rows(changes)
 
@@ -198,25 +223,29 @@ def _dynamics_rows(changes):
     )
     mean = {kind: np.mean(values) for kind, values in dpo.items()}
     paper = "Learning Dynamics of LLM Finetuning, sections 4.1 and 4.2"
+    logged = {name: np.subtract(b[:3], a[:3]) for name, (a, b) in LOGGED.items()}
     rises = all(value > 0 for value in sft["early rejected"])
     write_row(
         "language_dynamics_sft",
         claim="SFT raises rejected answers early, too",
-        paper=paper,
+        paper=f"{paper}; logged: by 10.2 nats in a third of the records, "
+        f"{logged['SFT on the chosen'][2]:+.1f} in the end",
         here=f"SmolLM2: by {np.mean(sft['early rejected']):.1f} nats in a quarter of the steps",
         verdict="reproduces" if rises else "does not reproduce",
     )
     falls = all(value < 0 for value in dpo["chosen"])
     deep = all(r < 2 * c for r, c in zip(dpo["rejected"], dpo["chosen"]))
-    argmax = all(value > 0 for value in dpo["argmax"])
+    likeliest = all(value > 0 for value in dpo["likeliest"])
     write_row(
         "language_dynamics_dpo",
-        claim="DPO: chosen answers end below their start, rejected ones far below, and the tokens "
-        "that were likeliest above",
-        paper=paper,
-        here=f"chosen {mean['chosen']:+.1f} nats, rejected {mean['rejected']:+.1f}, likeliest "
+        claim="DPO: chosen answers end below their start, rejected ones far below, and the "
+        "likeliest tokens above",
+        paper=f"{paper}; logged: {logged['DPO after the first'][0]:+.1f}, "
+        f"{logged['DPO after the first'][2]:+.1f}, +17.6",
+        here=f"chosen {mean['chosen']:+.1f} nats, rejected {mean['rejected']:+.1f}, likeliest by "
+        f"then {mean['likeliest']:+.1f}, those that were likeliest at the start "
         f"{mean['argmax']:+.1f}",
-        verdict="reproduces" if falls and deep and argmax
+        verdict="reproduces" if falls and deep and likeliest
         else "reproduces, but for the likeliest tokens" if falls and deep
         else "does not reproduce",
     )  # fmt: skip

@@ -34,12 +34,16 @@ def is_written_faster(n_products, width, depth):
 
 
 def pair_slices(one, other):
-    """(rows, cols) of the samples of two factors, few enough that their products stay in cache."""
+    """(rows, cols) of the samples of two factors, few enough that their products stay in cache.
+
+    Of a factor with itself, those of the upper triangle.
+    """
     longest = max(len(f.a) * f.n_cotangents for f in (one, other))
     step = padded(1024 // longest, 1, one.g.dtype)
     for rows in even_slices(one.n_samples, step, one.g.dtype):
         for cols in even_slices(other.n_samples, step, one.g.dtype):
-            yield rows, cols
+            if other is not one or rows.start <= cols.start:
+                yield rows, cols
 
 
 class Dense:
@@ -235,6 +239,8 @@ class Outer:
         for rows, cols in pair_slices(self, other):
             left, right = (scaled(s, f.n_cotangents) for s, f in ((rows, self), (cols, other)))
             self._add_tile(other, rows, cols, out[left, right])
+            if other is self and rows != cols:
+                out[right, left] = out[left, right].T
         return out
 
     def _is_written_faster(self, other):

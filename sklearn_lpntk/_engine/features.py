@@ -33,7 +33,7 @@ class Features:
     how the factors belong to parameters; what is combined must agree in it.
     """
 
-    in_memory = True
+    in_memory = hands_out_views = True
     uses_network = False
 
     def __init__(self, factors, spec, structure=None):
@@ -58,6 +58,11 @@ class Features:
         """What batches must share to be written into one array."""
         keys = [(key, f.layout) for key, f in self.factors.items()]
         return keys, self.n_cotangents, self.structure
+
+    def is_like(self, other):
+        """Whether factors of both are of one form: else they are written out as a whole."""
+        both = self.factors.keys() & other.factors.keys()
+        return all(type(self.factors[k]) is type(other.factors[k]) for k in both)
 
     def empty(self, n_samples):
         """Features of this layout, with room for other samples."""

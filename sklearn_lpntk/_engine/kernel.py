@@ -4,14 +4,13 @@ import numpy as np
 import torch
 
 from .._runtime.progress import report
-from .products import padded, scaled, slices
+from .products import padded, scaled, slices, sum_columns
 from .sources import subset
 
 # rows a side of a tile, measured: on a processor larger tiles leave the cache, smaller ones
 # starve the product; a multiple of what both precisions need for bit-stability
 TILE_ROWS = {"cpu": 528}
 OTHER_TILE_ROWS = 4224  # on a GPU
-SPLIT = 48  # samples from which a symmetric tile is computed by halves
 
 
 class Kernel:
@@ -35,7 +34,8 @@ class Kernel:
     def __init__(self, left, right=None, *, memory=2**30, schedule=None):
         self.left, self.right = left, left if right is None else right
         self.memory = memory
-        self.panel, self.tile = schedule or schedule_of(self.left, self.right, memory)
+        self._automatic = None if schedule else schedule_of(self.left, self.right, memory)
+        self.panel, self.tile = schedule or self._automatic
 
     @property
     def symmetric(self):
@@ -71,22 +71,40 @@ class Kernel:
             yield from self.product(self.left, self.right)
             return
         n, R = self.left.n_samples, self.left.n_cotangents
-        for rows in slices(n, self.panel):
+        panel, tile = self._steps(self.left, self.left)
+        for rows in slices(n, panel):
             left = self.left.take(rows)
-            yield scaled(rows, R), scaled(rows, R), _symmetric_tile(left)
-            for start in range(rows.stop, n, self.tile):
-                cols = slice(start, min(start + self.tile, n))
+            own = left.gram(left)
+            yield scaled(rows, R), scaled(rows, R), own.triu() + own.triu(1).T
+            for start in range(rows.stop, n, tile):
+                cols = slice(start, min(start + tile, n))
                 yield scaled(rows, R), scaled(cols, R), left.gram(self.left.take(cols))
             report(rows.stop, n, "rows of the kernel")
 
     def product(self, left, right):
         """(rows, cols, tile) of the whole rectangle of two sources."""
-        for rows in slices(left.n_samples, self.panel):
+        step, tile = self._steps(left, right)
+        for rows in slices(left.n_samples, step):
             panel = left.take(rows)
-            for cols in slices(right.n_samples, self.tile):
-                tile = panel.gram(right.take(cols))
-                yield scaled(rows, left.n_cotangents), scaled(cols, right.n_cotangents), tile
+            for cols in slices(right.n_samples, tile):
+                part = panel.gram(right.take(cols))
+                yield scaled(rows, left.n_cotangents), scaled(cols, right.n_cotangents), part
             report(rows.stop, left.n_samples, "rows of the kernel")
+
+    def _steps(self, left, right):
+        """Samples in a panel and in a tile of consecutive ones.
+
+        As many as a tile holds where they are no copies: what is written out on the way to a tile
+        (some columns of its rows, at a time) is written once for each tile. A schedule that was
+        given is kept.
+        """
+        free = left.hands_out_views and right.hands_out_views and left.is_like(right)
+        if not free or self._automatic != (self.panel, self.tile):
+            return self.panel, self.tile
+        R, size = max(left.n_cotangents, right.n_cotangents), left.dtype.itemsize
+        rows = self.memory // (4 * R * size * sum_columns(left.dtype))
+        rows = _in_units(min(_side(left, R, self.memory), rows), R, left.dtype)
+        return max(rows, self.panel), max(rows, self.tile)
 
     def rows(self, samples):
         """The rows of some samples, an ndarray, whatever memory holds."""
@@ -135,17 +153,16 @@ class Kernel:
         return source.n_samples if source.in_memory else self.panel
 
 
-def _symmetric_tile(left):
-    """The kernel among some samples, symmetric to the bit, by halves: products once only."""
-    n = left.n_samples
-    if n < 2 * SPLIT or left.device.type != "cpu":
-        tile = left.gram(left)
-        return tile.triu() + tile.triu(1).T
-    cut = n // 2 // SPLIT * SPLIT
-    upper, lower = left.take(slice(0, cut)), left.take(slice(cut, n))
-    across = upper.gram(lower)
-    top = torch.cat([_symmetric_tile(upper), across], 1)
-    return torch.cat([top, torch.cat([across.T, _symmetric_tile(lower)], 1)])
+def _side(source, R, memory):
+    """Samples a side of a tile of which a few fit into memory."""
+    most = TILE_ROWS.get(source.device.type, OTHER_TILE_ROWS)
+    return max(1, min(most, int((memory / (4 * source.dtype.itemsize)) ** 0.5)) // R)
+
+
+def _in_units(rows, R, dtype):
+    """A number of samples whose products are bit-stable."""
+    unit = padded(1, R, dtype)
+    return max(unit, rows // unit * unit)
 
 
 def schedule_of(left, right, memory):
@@ -156,13 +173,10 @@ def schedule_of(left, right, memory):
     for a symmetric kernel. So the panel takes all the memory that a thin tile leaves.
     """
     R = max(left.n_cotangents, right.n_cotangents)
-    size = torch.empty(0, dtype=left.dtype).element_size()
-    most = TILE_ROWS.get(left.device.type, OTHER_TILE_ROWS)
-    side = max(1, min(most, int((memory / (4 * size)) ** 0.5)) // R)
+    size, side = left.dtype.itemsize, _side(left, R, memory)
     if left.in_memory:
-        unit = padded(1, R, left.dtype)
         rows = min(side, memory // (4 * left.sample_bytes))  # copies of rows that are picked
-        rows = max(unit, rows // unit * unit)
+        rows = _in_units(rows, R, left.dtype)
         return rows, rows
     fits = memory // (2 * left.sample_bytes)  # the other half is for the products
     tile = max(1, min(side, fits // 8))

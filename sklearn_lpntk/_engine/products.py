@@ -34,26 +34,40 @@ def padded(n_samples, n_cotangents, dtype):
 
 
 def product(x, y):
-    """``x @ y.T``, bit-stable in the choice of rows, accumulated in blocks of columns."""
+    """``x @ y.T``, bit-stable in the choice of rows, accumulated in blocks of columns.
+
+    Of x with itself, by halves of its rows: products once only.
+    """
     out = None
     for columns in slices(x.shape[1], sum_columns(x.dtype)) or [slice(0)]:
         left = x[:, columns]
-        part = _block_product(left, left if y is x else y[:, columns])
+        part = _square(left) if y is x else _block_product(left, y[:, columns])
         out = part if out is None else out.double().add_(part)
-    return out[: len(x), : len(y)]
+    return out
+
+
+def _square(x):
+    n = len(x)
+    if n < 2 * DOUBLE_ROWS or x.device.type != "cpu":
+        return _block_product(x, x)
+    cut = n // 2 // DOUBLE_ROWS * DOUBLE_ROWS
+    across = _block_product(x[:cut], x[cut:])
+    top = torch.cat([_square(x[:cut]), across], 1)
+    return torch.cat([top, torch.cat([across.T, _square(x[cut:])], 1)])
 
 
 def _block_product(x, y):
     """That of some columns, with rows appended: to all columns at once they might fill memory."""
-    step, same = _column_block(x.dtype), y is x
-    x = _with_rows(x)
+    step, shape = _column_block(x.dtype), (len(x), len(y))
+    same, x = y is x, _with_rows(x)
     y = x if same else _with_rows(y)
     if x.shape[1] <= step:
-        return x @ y.T
-    out = x.new_zeros(len(x), len(y))
-    for left, right in zip(x.split(step, 1), y.split(step, 1)):
-        out.addmm_(left, right.T)
-    return out
+        out = x @ y.T
+    else:
+        out = x.new_zeros(len(x), len(y))
+        for left, right in zip(x.split(step, 1), y.split(step, 1)):
+            out.addmm_(left, right.T)
+    return out[: shape[0], : shape[1]]
 
 
 def _with_rows(x):

@@ -25,6 +25,7 @@ class Source:
     """
 
     in_memory = False
+    hands_out_views = False  # of consecutive samples
     uses_network = False  # which threads can't share
 
     def __init__(self, like, n_samples):

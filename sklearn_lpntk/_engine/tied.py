@@ -77,7 +77,8 @@ class Tied:
 
     def gram(self, other):
         """The (n R, m R') products with the rows of another factor."""
-        across = _across(self.layer, other.table) + _across(other.layer, self.table).T
+        across = _across(self.layer, other.table)
+        across = across + (across if other is self else _across(other.layer, self.table)).T
         return self.layer.gram(other.layer) + self.table.gram(other.table) + across
 
 

@@ -1,6 +1,7 @@
 """The lazy kernel matrix: indexing, precision, bit-stability."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
-from sklearn_lpntk._engine.factors import Dense
+from sklearn_lpntk._engine.factors import Dense, Outer
 from sklearn_lpntk._engine.features import Features, Spec
 from sklearn_lpntk._engine.reductions import row_extremes
 from sklearn_lpntk.kernels import KernelOperator, empirical_ntk
@@ -179,6 +180,28 @@ def test_a_symmetric_kernel_costs_half(operator, monkeypatch):
     crossed.kernel.panel = crossed.kernel.tile = 16
     crossed.toarray()
     assert len(tiles) == 15 + 25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_are_written_out_are_so_once(dtype, monkeypatch):
+    torch.manual_seed(0)
+    n, written = 130, []
+    outer = Outer(torch.randn(8, n, 6, dtype=dtype), torch.randn(8, n, 5, dtype=dtype), 1)
+    features = Features({"all": outer}, replace(spec(n), dtype=dtype))
+    real = Outer._written
+    monkeypatch.setattr(Outer, "_written", lambda f, p: written.append(f.n_samples) or real(f, p))
+    K = KernelOperator(features).toarray()
+    assert sum(written) == n
+    tiled = KernelOperator(features)
+    tiled.kernel.panel = tiled.kernel.tile = 48
+    np.testing.assert_array_equal(tiled.toarray(), K)
+    assert sum(written) > 2 * n
+    phi = outer.materialise().phi.double()
+    np.testing.assert_allclose(
+        K, phi @ phi.T, rtol=1e-4 if dtype == torch.float32 else 1e-11, atol=1e-4
+    )
+    half = features.take(slice(0, 60))
+    np.testing.assert_array_equal(KernelOperator(half, features).toarray(), K[:60])
 
 
 def test_repr(operator):
