@@ -85,7 +85,8 @@ ALLOWED = {
 }
 # a file of the engine imports from the lines above its own only
 ENGINE = [
-    {"cotangents", "inputs", "names", "parameters", "plan", "products", "session", "task"},
+    {"names", "parameters", "plan", "products", "session", "task"},
+    {"cotangents", "inputs"},
     {"factors", "objectives", "samples"},
     {"sparse"},
     {"tied"},
