@@ -37,7 +37,7 @@ class SampleCallback(Callback):
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         require_classifier(net)
-        self.batches_ = follow_batches(net, X)
+        self.batches_, self.max_epochs_ = follow_batches(net, X), net.max_epochs
 
     def on_epoch_begin(self, net, **kwargs):
         self.batches_.settle(net)

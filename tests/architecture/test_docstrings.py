@@ -7,7 +7,7 @@ import re
 import pytest
 
 validate = pytest.importorskip("numpydoc.validate").validate
-PARTS = "kernels dynamics infinite inspection cluster datasets language"
+PARTS = "kernels dynamics infinite inspection cluster datasets distillation language"
 MODULES = "", *(f".{part}" for part in PARTS.split())
 # named tuples, whose fields are described as attributes
 RESULTS = {"ForgettingPrediction", "UpdatePrediction", "ClassEntanglement", "LabelSchemes"}

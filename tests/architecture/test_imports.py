@@ -70,6 +70,7 @@ ALLOWED = {
         "kernels",
         "linearized",
     },
+    "distillation": {"dynamics"},
     "inspection": {
         "_runtime.progress",
         "_samples",
