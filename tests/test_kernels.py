@@ -222,7 +222,7 @@ class TestErrors:
 
     def test_wrong_input_shape(self):
         with pytest.raises(
-            ValueError, match=r"shape \(2, 3\).*first layer is 0: Linear\(in_features=4"
+            ValueError, match=r"shape \(4, 3\).*first layer is 0: Linear\(in_features=4"
         ):
             lpntk_kernel(make_module(), X[:, :3], y)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from .check import BEFORE_ROWS, require_independent_rows
+from .check import LOOKED_AT, require_independent_rows
 from .cotangents import look_like_probabilities, warn_of_probabilities
 from .inputs import checked_forward, n_rows, to_batch
 from .parameters import require_finite_state
@@ -34,7 +34,7 @@ def logits_and_embeddings(module, X, *, batch_size=256):
 def require_sane(module, X):
     """Refuse a network with NaN in it, or whose logits of a row depend on the others."""
     require_finite_state(module)
-    _, x = next(batches_of(module, X, BEFORE_ROWS))
+    _, x = next(batches_of(module, X, LOOKED_AT))
     logits = require_independent_rows(module, x, _first_parameter(module).dtype)
     if logits is not None and look_like_probabilities(logits):
         warn_of_probabilities(stacklevel=4)

@@ -9,7 +9,7 @@ import torch
 from .._runtime.progress import report
 from ..exceptions import AutogradRuleWarning
 from .blocks import structure_of
-from .check import BEFORE_ROWS, SelfCheck
+from .check import LOOKED_AT, SelfCheck
 from .cotangents import look_like_probabilities, warn_of_probabilities
 from .features import Collected, Features, Spec
 from .inputs import n_rows, require_real_numbers, to_batch
@@ -166,7 +166,7 @@ class Extractor:
                 self.batch_size = max(1, min(MOST_ROWS, BATCH_BYTES // max(1, recorder.n_bytes)))
             return logits
 
-        check.before(to_batch(X, slice(0, BEFORE_ROWS), tracer.dtype, tracer.device), alone)
+        check.before(to_batch(X, slice(0, LOOKED_AT), tracer.dtype, tracer.device), alone)
         if self.batch_size == "auto":
             alone(to_batch(X, slice(0, 1), tracer.dtype, tracer.device))
         return self.batch_size

@@ -23,6 +23,8 @@ from .products import (
 
 # scalars a sample from which the products of two samples are taken by themselves
 PAIRED = 64
+# columns of matrices whose products are bit-stable wherever these begin, in double precision
+ALIGNED = 8
 
 
 def is_written_faster(n_products, width, depth):
@@ -259,7 +261,10 @@ class Outer:
     def _written(self, part):
         """The columns of the rows that belong to a slice of the outputs."""
         g = self._g_by_sample()[..., part].permute(1, 2, 3, 0).flatten(1, 2)  # (n, R O', T)
-        return torch.bmm(g, self.a.transpose(0, 1)).view(self.g.shape[1], -1)
+        a = self.a.transpose(0, 1)
+        if a.shape[2] % ALIGNED and a.dtype == torch.float64:
+            a = torch.nn.functional.pad(a, (0, -a.shape[2] % ALIGNED))
+        return torch.bmm(g, a).view(self.g.shape[1], -1)
 
     def _add_tile(self, other, rows, cols, out):
         n, m, R, S = (rows.stop - rows.start, cols.stop - cols.start, self.n_cotangents,

@@ -91,7 +91,7 @@ def even_slices(n, step, dtype):
     unit = DOUBLE_ROWS if dtype == torch.float64 else 1
     pieces = -(-n // step)
     bounds = [n // unit * k // pieces * unit for k in range(pieces)] + [n]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
+    return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
 
 def summed(terms):

@@ -17,8 +17,8 @@ def borrowed(module, names=()):
 
     Restored, also after an exception: the modules' attributes, ``requires_grad``, the values
     of parameters and buffers, the global random states of torch, numpy and Python, and
-    torch's switches. Other threads wait. Inside of a context that borrows the same module, values
-    are left to that one: they are copied once.
+    torch's switches. Other threads wait. Inside of a context that borrows the same module, its
+    copies of the values serve again.
     """
     with ExitStack() as stack:
         stack.enter_context(in_turn(module))
@@ -35,16 +35,17 @@ def _restorer(module):
     children = [(m, dict(vars(m)), dict(m._buffers)) for m in module.modules()]
     requires_grad = [(p, p.requires_grad) for p in module.parameters()]
     hooks = [(p, p._backward_hooks) for p in module.parameters() if p._backward_hooks]
+    # a forward pass may rewrite buffers, and weights: nn.Embedding(max_norm=...) does
+    state = [*module.parameters(), *module.buffers()]
+    values = [_Value.of(t) for t in state if not t.is_inference()]
+    outer = {id(value.tensor): _KEPT.values.get(id(value.tensor)) for value in values}
+    _KEPT.values.update((id(value.tensor), value) for value in values)
     for p, _ in hooks:
         p._backward_hooks = None
-    # a forward pass may rewrite buffers, and weights: nn.Embedding(max_norm=...) does
-    state = {id(t): t for t in [*module.parameters(), *module.buffers()] if not t.is_inference()}
-    own = {key: t for key, t in state.items() if key not in _KEPT.tensors}
-    values = [(t, t._version, t.detach().clone()) for t in own.values()]
-    _KEPT.tensors |= own.keys()
 
     def restore():
-        _KEPT.tensors -= own.keys()
+        for key, value in outer.items():
+            _KEPT.values.pop(key) if value is None else _KEPT.values.update({key: value})
         for child, attributes, buffers in children:
             vars(child).clear()
             vars(child).update(attributes)
@@ -55,26 +56,46 @@ def _restorer(module):
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
         with torch.no_grad():
-            for tensor, version, value in values:
-                # batch normalisation writes its statistics without a new version
-                if tensor._version != version or not _same(tensor, value):
-                    tensor.copy_(value)
+            for value in values:
+                value.restore()
 
     return restore
 
 
+class _Value:
+    """A tensor and a copy of what it holds: an outer one's, unless it was written to since."""
+
+    def __init__(self, tensor, copy):
+        self.tensor, self.copy, self.version = tensor, copy, tensor._version
+        self.address = tensor.data_ptr()
+
+    @classmethod
+    def of(cls, tensor):
+        known = _KEPT.values.get(id(tensor))
+        if known is not None and known.tensor is tensor and not known.is_moved:
+            return cls(tensor, known.copy)
+        return cls(tensor, tensor.detach().clone())
+
+    @property
+    def is_moved(self):
+        now = self.tensor._version, self.tensor.data_ptr()
+        return now != (self.version, self.address)
+
+    def restore(self):
+        # batch normalisation writes its statistics without a new version
+        meta = self.tensor.device.type == "meta"
+        if self.is_moved or not (meta or torch.equal(self.tensor, self.copy)):
+            self.tensor.copy_(self.copy)
+
+
 class _Kept(threading.local):
-    """By their ids, the tensors whose values this thread will restore."""
+    """By the ids of their tensors, the values that this thread will restore, innermost first."""
 
     def __init__(self):
-        self.tensors = set()
+        self.values = {}
 
 
 _KEPT = _Kept()
-
-
-def _same(tensor, value):
-    return tensor.device.type == "meta" or torch.equal(tensor, value)
 
 
 @contextmanager

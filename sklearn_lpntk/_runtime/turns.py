@@ -6,11 +6,11 @@ Who needs both takes the generators first.
 import os
 import random
 import threading
-import weakref
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 # what a view of a module notes down: the module, what it is called by, and how that was made
 ORIGINAL, CALLED, MADE = "_original_of_this_view", "_call_of_this_view", "_maker_of_this_view"
@@ -72,13 +72,13 @@ class _Turns:
 
 
 _GENERATORS = _Turns()
-_LOCKS, _GUARD = weakref.WeakKeyDictionary(), threading.Lock()  # of modules
+_LOCKS, _GUARD = WeakIdKeyDictionary(), threading.Lock()  # of modules and parameters
 
 
 def _forget_threads():
     """In a forked child: whoever had a turn does not exist there."""
     global _GENERATORS, _LOCKS, _GUARD
-    _GENERATORS, _LOCKS, _GUARD = _Turns(), weakref.WeakKeyDictionary(), threading.Lock()
+    _GENERATORS, _LOCKS, _GUARD = _Turns(), WeakIdKeyDictionary(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -87,11 +87,12 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def exclusive(module):
-    """One thread at a time works on a module, or on any that shares a part with it."""
+    """One thread at a time works on a module, or on any that shares a part or parameter with it."""
     with _GUARD:
-        parts = {vars(part).get(ORIGINAL, part) for part in module.modules()}
-        parts = sorted(parts, key=id)  # everyone in the same order
-        locks = [_LOCKS.setdefault(part, threading.RLock()) for part in parts]
+        parts = [vars(part).get(ORIGINAL, part) for part in module.modules()]
+        parts = {id(part): part for part in [*parts, *module.parameters()]}
+        # everyone in the same order
+        locks = [_LOCKS.setdefault(parts[key], threading.RLock()) for key in sorted(parts)]
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(lock)

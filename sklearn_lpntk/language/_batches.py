@@ -29,7 +29,7 @@ def as_batch(batch, name="batch"):
         If shapes don't fit, or no token has a label.
     """
     if are_rows(batch):
-        batch = _collated(list(batch), name)
+        batch = _collated([batch[i] for i in range(len(batch))], name)
     if not hasattr(batch, "keys"):  # BatchEncoding is a UserDict
         raise TypeError(f"{name} must be {FORMS}; got {type(batch).__name__}.")
     given = {key: _tensor(value, f"{name}[{key!r}]") for key, value in dict(batch).items()}
@@ -90,7 +90,12 @@ def _collated(rows, name):
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"The mappings in {name} have different keys; got {_key_sets(rows)}.")
     for key in rows[0]:
-        parts = [_tensor(row[key], f"{name}[{i}][{key!r}]") for i, row in enumerate(rows)]
+        try:
+            parts = [_tensor(row[key], f"{name}[{i}][{key!r}]") for i, row in enumerate(rows)]
+        except ValueError:
+            if key in PADDING:
+                raise
+            continue  # nothing of ours
         if any(part is None for part in parts):
             continue
         parts = [part[0] if part.ndim == 2 and len(part) == 1 else part for part in parts]

@@ -60,7 +60,7 @@ class Causal:
         Number of logits V.
     """
 
-    def __init__(self, model, batches):
+    def __init__(self, model, batches, reference=None):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(
                 f"model must be a torch.nn.Module, as of transformers or peft; got "
@@ -73,10 +73,13 @@ class Causal:
         for name, batch in batches.items():
             _require_fitting(self.module, batch, name)
         self._batches, self._stack = batches, ExitStack()
+        # both locked at once: one after the other, two threads might wait for each other
+        is_model = isinstance(reference, torch.nn.Module)
+        self._locked = torch.nn.ModuleList([self.module, *([unwrapped(reference)] * is_model)])
 
     def __enter__(self):
         with ExitStack() as stack:
-            stack.enter_context(in_turn(self.module))  # while another thread has it, all is frozen
+            stack.enter_context(in_turn(self._locked))  # while another thread has it, all is frozen
             trainable = {name for name, p in self.module.named_parameters() if p.requires_grad}
             stack.enter_context(borrowed(self.module, trainable))
             require_finite_state(self.module)

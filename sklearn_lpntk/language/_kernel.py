@@ -101,7 +101,7 @@ def sequence_kernel(
         random_state = 0
     seed = sketch_seed(n_components, random_state)
     found = []
-    with Causal(model, batches) as causal:
+    with Causal(model, batches, reference) as causal:
         extractor = _extractor(causal.view(objective), parameters, batch_size)
         for name, side in zip(batches, ("X", "X2")):
             x = columns(objective.prepared(causal, batches[name], reference))

@@ -54,7 +54,7 @@ class Probes:
         """The same by name; beside tokens that are fixed, those that are likeliest by now."""
         with Causal(module, {"probes": self.batch}) as causal:
             found = self.by_name(_sums(causal.log_proba(self.batch)))
-            if ARGMAX in found:
+            if ARGMAX in found and LIKELIEST not in found:
                 own = as_batch(self._rows(ARGMAX))
                 found[LIKELIEST] = _sums(causal.evaluated(largest_log_proba, own))
         return found

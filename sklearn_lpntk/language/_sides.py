@@ -5,7 +5,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from .._engine.check import BEFORE_ROWS, require_independent_rows
+from .._engine.check import LOOKED_AT, require_independent_rows
 from .._engine.directional import DirectionalDerivative, weighted_gradient
 from .._engine.evaluate import batches_of
 from .._engine.parameters import is_finite, select_parameters
@@ -70,7 +70,7 @@ class Side:
         """Refuse a callable whose losses of a sequence depend on the others."""
         view = self.scalars.view
         with borrowed(view):
-            _, x = next(batches_of(view, self._batch, BEFORE_ROWS))
+            _, x = next(batches_of(view, self._batch, LOOKED_AT))
             require_independent_rows(view, x, next(view.parameters()).dtype)
 
     def gradient(self):

@@ -81,7 +81,7 @@ def token_influence(model, observed, update, *, objective="sft", reference=None,
     """
     observed, update = as_batch(observed, "observed"), as_batch(update, "update")
     objective = find_objective(objective)
-    with Causal(model, {"observed": observed, "update": update}) as causal:
+    with Causal(model, {"observed": observed, "update": update}, reference) as causal:
         update = objective.prepared(causal, update, reference)
         watched = Side(Scalars(causal, log_proba, parameters), observed)
         learnt = Side(Scalars(causal, objective, parameters), update)
@@ -178,7 +178,7 @@ def predict_log_proba(
     if update is None:
         return predicted_along(model, probes, parameter_change)
     update = as_batch(update, "update")
-    with Causal(model, {"probes": probes, "update": update}) as causal:
+    with Causal(model, {"probes": probes, "update": update}, reference) as causal:
         update = objective.prepared(causal, update, reference)
         gradient = Side(Scalars(causal, objective, parameters), update).gradient()
         rate = learning_rate / objective.size(update)
@@ -189,8 +189,10 @@ def predict_log_proba(
 def predicted_along(model, probes, parameter_change, derivative=None):
     """The same of a change of the parameters; ``derivative`` is that of an earlier call."""
     with Causal(model, {"probes": probes}) as causal:
-        watched = Side(Scalars(causal, log_proba, derivative=derivative), probes)
-        return _predicted(watched, as_direction(causal.module, parameter_change))
+        scalars = Scalars(causal, log_proba, derivative=derivative)
+        found = _predicted(Side(scalars, probes), as_direction(causal.module, parameter_change))
+    scalars.derivative.module = None  # it may be kept, and the model must not be
+    return found
 
 
 def _predicted(watched, direction):

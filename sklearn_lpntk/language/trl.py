@@ -110,7 +110,7 @@ class ResponseProbe(TrainerCallback):
         """
         pd = check_pandas_support("ResponseProbe.to_frame")
         lengths = self.probes.by_name(self.probes.lengths)
-        lengths[LIKELIEST] = lengths.get(ARGMAX)
+        lengths.setdefault(LIKELIEST, lengths.get(ARGMAX))
         rows = [
             (record.step, name, i, value, lengths[name][i])
             for record in self.records

@@ -89,20 +89,48 @@ def test_values_are_copied_by_the_outermost(net, monkeypatch):
         assert len(copied) == 2 * n + 2
 
 
-def test_another_thread_copies_for_itself(net):
-    """Modules that share a tensor, and no part: neither knows what the other restores."""
+def test_another_thread_waits_for_a_shared_parameter(net):
+    """Of modules that share a parameter, and no part."""
     other, found = nn.Linear(3, 2), []
     other.weight = net.out.weight
-    before = net.out.weight.detach().clone()
 
     def run():
-        with borrowed(other), torch.no_grad():
-            other.weight.add_(1.0)
-        found.append(other.weight.detach().clone())
+        with borrowed(other, {"weight"}):
+            found.append(other.weight.requires_grad)
 
+    thread = threading.Thread(target=run)
     with borrowed(net):
-        thread = threading.Thread(target=run)
         thread.start()
-        thread.join()
-    assert torch.equal(found[0], before)
+        thread.join(0.2)
+        assert not found
+        assert not net.out.weight.requires_grad
+    thread.join()
+    assert found == [True]
+    assert not net.out.weight.requires_grad
+
+
+def test_values_that_were_changed_between(net):
+    """An outer context's copies serve again, unless somebody wrote to the tensor since."""
+    before = net.out.weight.detach().clone()
+    with borrowed(net):
+        with torch.no_grad():
+            net.out.weight.add_(1.0)
+        net.out.bias.data = torch.full_like(net.out.bias, 7.0)
+        with borrowed(net), torch.no_grad():
+            net.out.weight.zero_()
+            net.out.bias.zero_()
+        assert torch.equal(net.out.weight, before + 1)
+        assert (net.out.bias == 7).all()
     assert torch.equal(net.out.weight, before)
+
+
+def test_hooks_stay_where_values_can_not_be_copied(net, monkeypatch):
+    handle = net.embed.weight.register_hook(lambda g: g)
+
+    def fails(tensor):
+        raise MemoryError
+
+    monkeypatch.setattr(torch.Tensor, "clone", fails)
+    with pytest.raises(MemoryError), borrowed(net):
+        pass
+    assert handle.id in net.embed.weight._backward_hooks

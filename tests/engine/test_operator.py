@@ -204,6 +204,19 @@ def test_rows_that_are_written_out_are_so_once(dtype, monkeypatch):
     np.testing.assert_array_equal(KernelOperator(half, features).toarray(), K[:60])
 
 
+@pytest.mark.parametrize("depth", [64, 113])
+def test_rows_of_an_odd_width_have_the_same_bits(depth):
+    torch.manual_seed(0)
+    n = 70
+    a, g = (torch.randn(15, n, k, dtype=torch.float64) for k in (depth, 73))
+    features = Features({"a": Outer(a, g, 1)}, replace(spec(n), dtype=torch.float64))
+    operator = KernelOperator(features)
+    K = operator.toarray()
+    for i in range(n):
+        np.testing.assert_array_equal(operator.block(slice(i, i + 1), slice(None))[0], K[i])
+    np.testing.assert_array_equal(operator.diag(), K.diagonal())
+
+
 def test_repr(operator):
     assert repr(operator) == "KernelOperator(shape=(70, 70), dtype=float32)"
 

@@ -25,6 +25,7 @@ from .models import (
     make,
     make_batch,
     sequence_jacobian,
+    tied_llama,
     token_log_proba,
 )
 
@@ -251,3 +252,122 @@ def test_a_data_set_of_rows():
     np.testing.assert_allclose(sequence_kernel(model, data).toarray(), expected, rtol=1e-12)
     selector = LanguageSelector(model, strategy="loss").fit(data)
     assert selector.scores_.shape == (5,)
+
+
+class DynamicScale(nn.Module):
+    """A scale that follows the length of the batch, kept in a buffer and in an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 50)
+        self.register_buffer("scale", torch.ones(()))
+        self.longest = 8
+
+    def forward(self, input_ids):
+        length = input_ids.shape[1]
+        if length > self.longest:
+            self.scale.fill_(8 / length)
+            self.longest = length
+        elif length <= 8 < self.longest:
+            self.scale.fill_(1.0)
+            self.longest = 8
+        return self.head(torch.tanh(self.embed(input_ids) * self.scale))
+
+
+@pytest.mark.parametrize("lengths", [(6, 30), (30, 6)])
+def test_a_model_that_keeps_state_in_two_places(lengths):
+    torch.manual_seed(0)
+    model = DynamicScale().double()
+    probes, update = ({"input_ids": torch.randint(3, 50, (3, n))} for n in lengths)
+
+    def gradient(batch, row):
+        model.scale.fill_(1.0)
+        model.longest = 8
+        ids = batch["input_ids"][row]
+        z = torch.log_softmax(model(ids)[:, :-1], 2).gather(2, ids[:, 1:, None]).sum()
+        found = torch.autograd.grad(z, list(model.parameters()))
+        return torch.cat([g.flatten() for g in found])
+
+    step = gradient(update, slice(None)) / update["input_ids"][:, 1:].numel()
+    expected = [float(0.1 * gradient(probes, slice(i, i + 1)) @ step) for i in range(3)]
+    model.scale.fill_(1.0)
+    model.longest = 8
+    found = predict_log_proba(model, probes, update, learning_rate=0.1).delta_response
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_threads_with_model_and_reference_swapped():
+    pair, batch = [make(llama), make(llama).requires_grad_(True)], make_batch(2, 6)
+
+    def run(model, reference):
+        for _ in range(5):
+            sequence_kernel(model, batch, objective="dpo", reference=reference)
+
+    threads = [threading.Thread(target=run, args=a, daemon=True) for a in (pair, pair[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_threads_of_models_that_share_a_parameter():
+    pair, batch, found = [make(Recurrent), make(Recurrent)], make_batch(2, 6), {0: [], 1: []}
+    pair[1].embed.weight = pair[0].embed.weight
+    expected = [sequence_kernel(model, batch).toarray() for model in pair]
+
+    def run(k):
+        found[k].extend(sequence_kernel(pair[k], batch).toarray() for _ in range(10))
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k in (0, 1):
+        assert len(found[k]) == 10
+        assert all(np.array_equal(K, expected[k]) for K in found[k])
+        assert all(p.requires_grad for p in pair[k].parameters())
+
+
+@pytest.mark.parametrize("n", [49, 60, 100])
+def test_tied_weights_in_double_precision(n):
+    model, batch = make(tied_llama), make_batch(n, 6)
+    K = sequence_kernel(model, batch).toarray()
+    few = {key: value[: n - 1] for key, value in batch.items()}
+    np.testing.assert_allclose(sequence_kernel(model, few).toarray(), K[:-1, :-1], rtol=1e-12)
+
+
+def test_a_loss_that_depends_on_other_sequences():
+    """Of sequences of which the first are of one length."""
+    batch = make_batch(4, 9)
+    batch["labels"] = batch["input_ids"].clone()
+    for row, length in enumerate((8, 8, 3, 2)):
+        batch["labels"][row, : 9 - length] = -100
+
+    def weighted(logits, batch):
+        n_tokens = (batch["labels"] != -100).sum(1, keepdim=True)
+        return -token_losses(logits, batch) * n_tokens.double().mean() / n_tokens
+
+    for call in (sequence_kernel, token_influence, predict_log_proba):
+        options = {"learning_rate": 0.1} if call is predict_log_proba else {}
+        batches = [batch] if call is sequence_kernel else [batch, batch]
+        with pytest.raises(ValueError, match="depend on the rest of the batch"):
+            call(make(llama), *batches, objective=weighted, **options)
+
+
+def token_losses(logits, batch):
+    labels = batch["labels"].clamp(min=0)[:, 1:, None]
+    own = torch.log_softmax(logits[:, :-1], 2).gather(2, labels)[:, :, 0]
+    return nn.functional.pad(own, (1, 0))
+
+
+def test_a_data_set_that_never_ends():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return {"input_ids": torch.arange(1 + i % 3, 7), "meta": [[1, 2], [3]]}
+
+    assert sequence_kernel(make(llama), Rows()).shape == (3, 3)

@@ -1,6 +1,7 @@
 """The callbacks and the mixin inside of real trainers, on tiny models."""
 
 import copy
+import pickle
 import sys
 
 import numpy as np
@@ -141,7 +142,27 @@ def likeliest_log_proba(model, batch):
     return torch.where(batch["labels"][:, 1:] != -100, best, 0).sum(1)
 
 
+def test_a_name_of_ours(tokenizer, tmp_path):
+    probe = ResponseProbe({"likeliest": PROBES["chosen"]}, every=4)
+    sft_trainer(tokenizer, tmp_path, [probe]).train()
+    assert set(probe.to_frame().response) == {"likeliest"}
+    probe = ResponseProbe({"chosen": PROBES["rejected"], "likeliest": PROBES["chosen"]}, every=4)
+    sft_trainer(tokenizer, tmp_path, [probe]).train()
+    assert {k: len(v) for k, v in probe.records[0].log_proba.items()} == {
+        "chosen": 3,
+        "likeliest": 2,
+        "argmax": 3,
+    }
+
+
 class TestUpdateRecorder:
+    def test_it_keeps_no_model(self, tokenizer, tmp_path):
+        recorder = UpdateRecorder(PROBES, every=1)
+        trainer = sft_trainer(tokenizer, tmp_path, [recorder])
+        trainer.train()
+        n_bytes = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
+        assert len(pickle.dumps(recorder)) < n_bytes / 2
+
     def test_dpo_with_adam(self, tokenizer, tmp_path):
         recorder = UpdateRecorder(PROBES, every=2)
         trainer = dpo_trainer(tokenizer, tmp_path, [recorder], max_steps=12)

@@ -113,5 +113,5 @@ def test_what_a_network_takes_and_returns(output, given, net):
 
 
 def test_outputs_without_logits(net):
-    with pytest.raises(ValueError, match="calls them 'logits'; for 2 samples it returned a dict"):
+    with pytest.raises(ValueError, match="calls them 'logits'; for 4 samples it returned a dict"):
         lpntk_kernel(Wrapped(net, lambda z: {"scores": z}), X, y)
