@@ -18,7 +18,7 @@ from .parameters import TOLERANCE, is_finite
 from .plan import Refuted
 
 KINK_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
-LOOKED_AT = 16  # rows of which some are run before the first batch
+LOOKED_AT = 8  # rows of which some are run before the first batch
 HEAVY = 10**7  # parameters of a network that is run on two of them, for a row is dear
 FIRST_ROWS, SPOT_ROWS, SHARE = 8, 4, 64  # run by themselves: one row in so many, at most these
 NOISE = 20  # in units of what a backward pass at another scale differs by

@@ -110,7 +110,7 @@ class Stream(IterableDataset):
         (DataLoader(PAIRS, batch_sampler=[[3, 2, 1], [0]]), r"pass its data set, X\.dataset"),
         (DataLoader(PAIRS, sampler=SequentialSampler(range(5))), r"X\.dataset"),
         (DataLoader(PAIRS, batch_size=5, drop_last=True), r"X\.dataset"),
-        (Items(lambda i: (X[i, : 1 + i % 2], y[i])), r"Items 0 to 15 of the data set can't be put"),
+        (Items(lambda i: (X[i, : 1 + i % 2], y[i])), r"Items 0 to 7 of the data set can't be put"),
         (Items(lambda i: (X[i], torch.eye(3)[y[i]])), "labels of several numbers"),
         (TensorDataset(X, y, y), "got 3 parts"),
         (TensorDataset(X[:0], y[:0]), "no samples"),
