@@ -50,6 +50,11 @@ class InFile:
                 f"store={str(path)!r} exists, and what was recorded before is not overwritten: "
                 "delete it, or pass another file."
             )
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"store={str(path)!r} is to be a file in a folder that does not exist: make "
+                f"{str(self.path.parent)!r} first."
+            )
 
     def append(self, row):
         """Add a row: first its numbers, then the header that counts it."""

@@ -190,9 +190,11 @@ def predicted_along(model, probes, parameter_change, derivative=None):
     """The same of a change of the parameters; ``derivative`` is that of an earlier call."""
     with Causal(model, {"probes": probes}) as causal:
         scalars = Scalars(causal, log_proba, derivative=derivative)
-        found = _predicted(Side(scalars, probes), as_direction(causal.module, parameter_change))
-    scalars.derivative.module = None  # it may be kept, and the model must not be
-    return found
+        try:
+            direction = as_direction(causal.module, parameter_change)
+            return _predicted(Side(scalars, probes), direction)
+        finally:
+            scalars.derivative.module = None  # it may be kept, and the model must not be
 
 
 def _predicted(watched, direction):

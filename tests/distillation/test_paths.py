@@ -149,6 +149,19 @@ class TestRecording:
             net.fit(X, y)
         assert np.load(store).shape == (12, N, 3)
 
+    def test_a_file_whose_last_row_was_cut_off(self, tmp_path, paths):
+        """As by a kill: epochs that the header counts are whole."""
+        X, y = data()
+        store = tmp_path / "paths.npy"
+        make_net(LearningPaths(store=store), max_epochs=3).fit(X, y)
+        with store.open("ab") as file:
+            file.write(b"half a row")
+        np.testing.assert_array_equal(np.load(store, mmap_mode="r"), paths.proba_[:3])
+
+    def test_a_folder_that_does_not_exist(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"make .*nowhere' first"):
+            make_net(LearningPaths(store=tmp_path / "nowhere" / "paths.npy")).fit(*data())
+
     def test_a_file_that_a_copy_went_on_with(self, tmp_path):
         X, y = data()
         net = make_net(LearningPaths(store=tmp_path / "paths.npy")).fit(X, y)
